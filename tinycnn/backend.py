@@ -1,0 +1,113 @@
+"""Where arrays live: NumPy on the CPU, CuPy on an NVIDIA GPU.
+
+This is the only file that imports CuPy, and it does so on first use: ``import tinycnn`` never touches a
+GPU.  Everything else asks `array_module` which of the two an array belongs to and calls the same function
+names on it, so that one line of layer code serves both.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""An array of either module: ``numpy.ndarray`` or ``cupy.ndarray``."""
+
+CPU, CUDA = "cpu", "cuda"
+
+
+class DeviceError(RuntimeError):
+    """A GPU was asked for and cannot be used; the message says which of the causes it is."""
+
+
+def _import_cupy() -> ModuleType:
+    import cupy
+
+    return cupy
+
+
+@functools.lru_cache(maxsize=1)
+def cuda_problem() -> str | None:
+    """Return why no GPU can be used, in one sentence with the cure, or None when one can."""
+    try:
+        cupy = _import_cupy()
+    except ImportError as error:
+        if getattr(error, "name", None) == "cupy":
+            return (
+                "CuPy is not installed: pip install 'tinycnn[cuda12]' or 'tinycnn[cuda13]', "
+                "whichever your driver supports"
+            )
+        return f"CuPy is installed but does not import ({error}): reinstall it with one of the extras cuda12 and cuda13"
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "NoDevice" in str(error):
+            return "the NVIDIA driver reports no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return f"no usable NVIDIA driver was found ({error}): install one, or update it to match CuPy's CUDA version"
+    if count == 0:
+        return "the NVIDIA driver reports no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    return None
+
+
+def resolve_device(device: str) -> str:
+    """Turn a user's ``"cpu"``, ``"cuda"`` or ``"auto"`` (a GPU if one is usable) into ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ValueError: the name is none of the three.
+        DeviceError: ``"cuda"`` was asked for and there is no usable GPU.
+    """
+    if device not in (CPU, CUDA, "auto"):
+        raise ValueError(f"unknown device {device!r}: choose 'cpu', 'cuda' or 'auto'")
+    if device == CPU:
+        return CPU
+    problem = cuda_problem()
+    if problem is None:
+        return CUDA
+    if device == CUDA:
+        raise DeviceError(f"device 'cuda' cannot be used: {problem}")
+    return CPU
+
+
+def is_device_array(x: object) -> bool:
+    """Whether ``x`` is a CuPy array (without importing CuPy: no CuPy module, no CuPy array)."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def array_module(x: object) -> ModuleType:
+    """Return ``cupy`` for a CuPy array and ``numpy`` for anything else."""
+    return sys.modules["cupy"] if is_device_array(x) else np
+
+
+def device_of(x: object) -> str:
+    """Return ``"cuda"`` for a CuPy array and ``"cpu"`` for anything else."""
+    return CUDA if is_device_array(x) else CPU
+
+
+def to_device(x: Array, device: str) -> Array:
+    """Return ``x`` on ``device``, the very same array if it is there already.  Memory order is kept.
+
+    Raises:
+        DeviceError: ``device`` is ``"cuda"`` and there is no usable GPU.
+    """
+    if resolve_device(device) == CPU:
+        return to_numpy(x)
+    if is_device_array(x):
+        return x
+    return _import_cupy().asarray(x, order="K")
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Return ``x`` as a NumPy array, copied from the GPU when it lives there."""
+    return x.get(order="A") if is_device_array(x) else np.asarray(x)
+
+
+def synchronize(device: str = CUDA) -> None:
+    """Wait until the GPU has finished what was queued; nothing to do on the CPU.  Call it before reading a clock."""
+    if device == CUDA and "cupy" in sys.modules:
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()

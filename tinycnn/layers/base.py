@@ -1,0 +1,369 @@
+"""The layer contract: forward, backward, parameters, buffers, state.
+
+    y  = layer.forward(x)       # layer(x) is the same call
+    dx = layer.backward(dy)     # dy = dL/dy of the loss L; returns dL/dx, adds dL/dw to every parameter's grad
+
+A network is layers made of layers.  There is no graph to trace: the backward of a composite is plainly its
+children's backwards in reverse.
+
+**Two switches.**  ``training`` selects behaviour (batch statistics, dropout); ``saving`` says whether a
+forward keeps what its backward needs.  `Layer.train` turns both on, `Layer.eval` both off;
+``eval(backward=True)`` evaluates and still saves, to differentiate the evaluation behaviour itself.
+
+**Who needs a gradient.**  Nobody wants dL/d(image), and nothing wants a gradient below the last frozen
+layer.  `Layer.require_dx` walks the network once, from input to output, and tells each layer whether its
+backward must return dx (``needs_dx``) and whether it will be called at all (``reached``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..backend import Array, array_module, to_device, to_numpy
+from ..parameter import Parameter, channels_last
+
+Self = TypeVar("Self", bound="Layer")
+FLOATS = ("float32", "float64")
+
+
+class LayerError(ValueError):
+    """A layer was given something it cannot work with; the message names the layer, what it got and the cure."""
+
+
+class Layer:
+    """Base of every layer.
+
+    A subclass assigns its `Parameter` objects and child layers as attributes (their names become the paths of
+    the state dict), registers running statistics with `register_buffer`, and defines ``forward`` and
+    ``backward``.  ``forward`` hands what backward needs to `save`; ``backward`` gets it from `take_saved`.
+
+    Attributes:
+        path: where the layer sits in its network, ``layer1.0.conv1``; empty at the root.
+        training, saving, needs_dx, reached: see the module docstring.
+    """
+
+    path = ""
+    training = True
+    saving = True
+    needs_dx = True
+    reached = True
+    _saved: tuple[Any, ...] | None = None
+
+    def __init__(self) -> None:
+        self._parameters: dict[str, Parameter] = {}
+        self._buffers: dict[str, Array] = {}
+        self._children: dict[str, Layer] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter | Layer):
+            self.add(name, value)
+        elif name in self.__dict__.get("_buffers", ()):
+            self._buffers[name] = value
+        object.__setattr__(self, name, value)
+
+    def add(self, name: str, part: Parameter | Layer) -> None:
+        """Register a parameter or a child layer under ``name``.
+
+        A child registered under the empty name shares its parent's name space: its own children appear in
+        paths as if they were the parent's.
+        """
+        if "_children" not in self.__dict__:
+            raise TypeError(f"{type(self).__name__}.__init__ must call super().__init__() before it assigns layers")
+        if isinstance(part, Parameter):
+            self._parameters[name] = part
+            part.name = _join(self.path, name)
+        else:
+            self._children[name] = part
+            part._set_path(_join(self.path, name))
+
+    def register_buffer(self, name: str, value: Array) -> None:
+        """Register an array that is state but not trained (a running mean), as ``self.<name>``."""
+        self._buffers[name] = value
+        object.__setattr__(self, name, value)
+
+    def _set_path(self, path: str) -> None:
+        self.path = path
+        for name, p in self._parameters.items():
+            p.name = _join(path, name)
+        for name, child in self._children.items():
+            child._set_path(_join(path, name))
+
+    # ---- the mathematics: every subclass's own -------------------------------------------------------------
+
+    def forward(self, x: Array) -> Array:
+        """Return y = f(x)."""
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+    def backward(self, dy: Array) -> Array:
+        """Return dL/dx given dL/dy, and add dL/dw to the gradient of every parameter w."""
+        raise TypeError(f"{type(self).__name__} must define backward")
+
+    def __call__(self, x: Array) -> Array:
+        return self.forward(x)
+
+    def save(self, *arrays: Any) -> None:
+        """Keep ``arrays`` for backward, if ``saving`` is on and backward will be called."""
+        self._saved = arrays if self.saving and self.reached else None
+
+    def take_saved(self) -> tuple[Any, ...]:
+        """Return what forward saved, and release it.
+
+        Raises:
+            RuntimeError: there is nothing: no forward, a second backward, or a forward that did not save.
+        """
+        if self._saved is None:
+            why = (
+                "call forward first, and backward once per forward"
+                if self.saving
+                else "forward ran in eval mode, which keeps nothing: call train(), or eval(backward=True)"
+            )
+            raise RuntimeError(f"{self}: backward has nothing to work from: {why}")
+        saved, self._saved = self._saved, None
+        return saved
+
+    def branches(self) -> list[Array]:
+        """Return the choices that the last forward made at kinks (ReLU's gate, a pool's winners), of all layers below.
+
+        A finite difference is meaningful only between points that choose alike; `tinycnn.gradcheck` compares
+        these.  To be asked between forward and backward.
+        """
+        return [branch for child in self._children.values() for branch in child.branches()]
+
+    # ---- parts ---------------------------------------------------------------------------------------------
+
+    def children(self) -> Iterator[Layer]:
+        """The layers that this one is directly made of."""
+        yield from self._children.values()
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """(path, layer) of this layer and of all layers below, parents first."""
+        yield self.path, self
+        for child in self._children.values():
+            yield from child.named_layers()
+
+    def layers(self) -> Iterator[Layer]:
+        """This layer and all layers below, parents first."""
+        for _, layer in self.named_layers():
+            yield layer
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter of this layer and those below, in the order in which they were defined."""
+        for layer in self.layers():
+            yield from layer._parameters.values()
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path relative to this layer, parameter)."""
+        for p in self.parameters():
+            yield _relative(p.name, self.path), p
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(path relative to this layer, array) of every buffer."""
+        for path, layer in self.named_layers():
+            for name, value in layer._buffers.items():
+                yield _relative(_join(path, name), self.path), value
+
+    def buffers(self) -> Iterator[Array]:
+        """Every buffer of this layer and those below."""
+        for _, value in self.named_buffers():
+            yield value
+
+    def num_parameters(self) -> int:
+        """Number of trainable scalars, frozen ones included."""
+        return sum(p.size for p in self.parameters())
+
+    # ---- switches ------------------------------------------------------------------------------------------
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training behaviour, and forward saves what backward needs."""
+        for layer in self.layers():
+            layer.training = layer.saving = mode
+            if not mode:
+                layer._saved = None
+        return self
+
+    def eval(self: Self, backward: bool = False) -> Self:
+        """Evaluation behaviour; with ``backward=True`` forward still saves, so that backward works."""
+        return self.train(False).set_saving(backward)
+
+    def set_saving(self: Self, saving: bool) -> Self:
+        """Say whether forward keeps what backward needs, whatever the behaviour."""
+        for layer in self.layers():
+            layer.saving = saving
+        return self
+
+    def require_dx(self, needed: bool = True) -> bool:
+        """Tell this layer and those below who needs a gradient (module docstring).
+
+        Args:
+            needed: whether anything before this layer needs one, so that backward must return dx.
+
+        Returns:
+            Whether anything before the *next* layer needs one: ``needed``, or a parameter here is not frozen.
+        """
+        self.needs_dx = needed
+        self.reached = needed or any(p.requires_grad for p in self._parameters.values())
+        for child in self._children.values():
+            self.reached |= child.require_dx(needed)
+        return self.reached
+
+    def zero_grad(self) -> None:
+        """Clear the gradient of every parameter."""
+        for p in self.parameters():
+            p.zero_grad()
+
+    def to(self: Self, device: str) -> Self:
+        """Move parameters, gradients and buffers to ``"cpu"`` or ``"cuda"``, in place."""
+        for layer in self.layers():
+            for p in layer._parameters.values():
+                p.to(device)
+            for name, value in layer._buffers.items():
+                setattr(layer, name, to_device(value, device))
+        return self
+
+    def astype(self: Self, dtype: np.typing.DTypeLike) -> Self:
+        """Convert parameters, gradients and floating-point buffers to ``dtype``, in place.
+
+        Raises:
+            ValueError: ``dtype`` is neither float32 nor float64.
+        """
+        if np.dtype(dtype).name not in FLOATS:
+            raise ValueError(f"layers compute in float32 or float64, not in {np.dtype(dtype).name}")
+        for layer in self.layers():
+            for p in layer._parameters.values():
+                p.astype(dtype)
+            for name, value in layer._buffers.items():
+                if value.dtype.kind == "f":
+                    setattr(layer, name, value.astype(dtype))
+        return self
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter and buffer by its path, as C-contiguous NumPy arrays.
+
+        Names and shapes are PyTorch's.
+        """
+        arrays = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
+        return {name: np.array(to_numpy(value), order="C") for name, value in arrays.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
+        """Copy values in; nothing changes unless everything fits.
+
+        ``num_batches_tracked`` counters may be absent (old PyTorch files lack them).
+
+        Args:
+            state: arrays by path.
+            strict: raise on missing or unexpected names; otherwise they are returned and left alone.
+
+        Returns:
+            (missing names, unexpected names).
+
+        Raises:
+            LayerError: names do not match (strict), a shape differs, or *no* name matches.
+        """
+        own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
+        missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+        unexpected = [n for n in state if n not in own]
+        if own and not any(n in state for n in own):
+            raise LayerError(f"{self}: none of the {len(state)} names given belongs to it; it has {_some(own)}")
+        if strict and (missing or unexpected):
+            raise LayerError(f"{self}: state does not fit: missing {_some(missing)}; unexpected {_some(unexpected)}")
+        for name in own:
+            if name in state and tuple(own[name].shape) != tuple(np.shape(state[name])):
+                raise LayerError(
+                    f"{self}: {name} has shape {tuple(own[name].shape)}, the state's has {tuple(np.shape(state[name]))}"
+                )
+        for name, value in own.items():
+            if name in state:
+                value[...] = array_module(value).asarray(state[name])
+        return missing, unexpected
+
+    def random_state(self) -> dict[str, list[int]]:
+        """Return the position of every random stream below, by layer path; see `set_random_state`."""
+        return {path: layer.stream.state() for path, layer in self.named_layers() if hasattr(layer, "stream")}
+
+    def set_random_state(self, state: Mapping[str, list[int]]) -> None:
+        """Set every random stream back to where `random_state` found it: the same masks are drawn again."""
+        for path, layer in self.named_layers():
+            if hasattr(layer, "stream"):
+                layer.stream.set_state(state[path])
+
+    # ---- errors and words ----------------------------------------------------------------------------------
+
+    def check_input(self, x: Array, rank: int | tuple[int, ...] | None = None, channels: int | None = None) -> Array:
+        """Return ``x`` on channels-last memory after checking that this layer can take it.
+
+        Args:
+            x: the input.
+            rank: allowed number(s) of dimensions.
+            channels: required size of axis 1.
+
+        Raises:
+            LayerError: not a floating-point array, of another dtype than the parameters, wrong rank or channels.
+        """
+        if not hasattr(x, "dtype") or x.dtype.name not in FLOATS:
+            got = getattr(x, "dtype", type(x).__name__)
+            raise LayerError(f"{self}: expected a float32 or float64 array, got {got}: convert it with astype")
+        ranks = (rank,) if isinstance(rank, int) else rank
+        if ranks is not None and x.ndim not in ranks:
+            wanted = " or ".join({2: "(N, features)", 4: "(N, C, H, W)"}.get(r, f"{r}-dimensional") for r in ranks)
+            raise LayerError(f"{self}: expected an input of shape {wanted}, got {tuple(x.shape)}")
+        if channels is not None and x.shape[1] != channels:
+            what = "channels" if x.ndim == 4 else "features"
+            raise LayerError(f"{self}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}")
+        for p in self._parameters.values():
+            if p.dtype != x.dtype:
+                raise LayerError(
+                    f"{self}: input is {x.dtype}, parameters are {p.dtype}: convert one of them with astype"
+                )
+            if array_module(p.data) is not array_module(x):
+                raise LayerError(f"{self}: input and parameters live on different devices: move one of them with to")
+        return channels_last(x)
+
+    def options(self) -> str:
+        """Return the layer's arguments as they appear in its repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.options()})"
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self!r})" if self.path else repr(self)
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _relative(path: str, root: str) -> str:
+    return path[len(root) + 1 :] if root else path
+
+
+def _some(names: Any, most: int = 4) -> str:
+    names = list(names)
+    shown = ", ".join(names[:most]) or "nothing"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> tuple[int, int]:
+    """Return ``value`` as (height, width): an int stands for both.
+
+    Raises:
+        LayerError: not one or two integers, or one below ``least``; ``what`` and ``owner`` name it.
+    """
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, int | np.integer) for v in both):
+        raise LayerError(f"{owner}: {what} must be an integer or a pair of them, got {value!r}")
+    if min(both) < least:
+        raise LayerError(f"{owner}: {what} must be at least {least}, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return '; did you mean X?' for the known name closest to ``name``, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""

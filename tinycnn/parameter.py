@@ -1,0 +1,144 @@
+"""Parameters, and the flat buffers that a whole network's parameters and gradients live in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .backend import Array, array_module, to_device
+
+
+class Parameter:
+    """A trainable array and its gradient.
+
+    A four-dimensional parameter has PyTorch's shape (OC, C, KH, KW) on channels-last memory, the order of
+    (OC, KH, KW, C), so that the weight matrix (OC, KH·KW·C) that a convolution multiplies by is a view.
+
+    Attributes:
+        name: path from the root of the network, ``layer1.0.conv1.weight``.
+        data: the values.
+        grad: dL/d(data), same shape, memory order and dtype.  Backward passes **add** to it.
+        requires_grad: False freezes the parameter: no gradient is computed for it and optimizers skip it.
+    """
+
+    __slots__ = ("data", "grad", "name", "requires_grad")
+
+    def __init__(self, data: Array, name: str = "", requires_grad: bool = True) -> None:
+        self.name = name
+        self.data = channels_last(data)
+        self.grad = array_module(data).zeros_like(self.data)
+        self.requires_grad = requires_grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    def zero_grad(self) -> None:
+        """Clear the gradient."""
+        self.grad.fill(0)
+
+    def to(self, device: str) -> None:
+        """Move values and gradient to ``"cpu"`` or ``"cuda"``."""
+        self.data, self.grad = to_device(self.data, device), to_device(self.grad, device)
+
+    def astype(self, dtype: np.typing.DTypeLike) -> None:
+        """Convert values and gradient to ``dtype``."""
+        self.data, self.grad = self.data.astype(dtype), self.grad.astype(dtype)
+
+    def __repr__(self) -> str:
+        frozen = "" if self.requires_grad else ", frozen"
+        return f"Parameter({self.name or 'unnamed'}, {tuple(self.shape)}, {self.dtype}{frozen})"
+
+
+def channels_last(x: Array) -> Array:
+    """Return ``x`` on channels-last memory: the strides of NHWC under the shape NCHW, for four dimensions.
+
+    ``x`` itself is returned when its memory is in that order already; other ranks become C-contiguous.
+    """
+    xp = array_module(x)
+    if x.ndim != 4:
+        return xp.ascontiguousarray(x)
+    # (N, C, H, W) -> (N, H, W, C), contiguous, and back as a view
+    return xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+class FlatParameters:
+    """One buffer for the values of many parameters and one for their gradients.
+
+    Every parameter's ``data`` and ``grad`` become views of the buffers, in the order given, so an optimizer
+    step is a handful of vector operations, a gradient norm one dot product, and exchanging the gradients
+    of a network one message.  Each parameter starts on a multiple of `ALIGN` elements (a cache line); the
+    gaps hold zeros.
+
+    Attributes:
+        parameters: in buffer order.
+        data, grad: the buffers, one-dimensional.
+        spans: where each parameter lies: ``data[span]`` holds it in memory order.
+    """
+
+    ALIGN = 16
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters: list[Parameter] = list(parameters)
+        if not self.parameters:
+            raise ValueError("there are no parameters to lay out flat: pass model.parameters() of a model that has some")
+        if len({id(p) for p in self.parameters}) < len(self.parameters):
+            raise ValueError("a parameter appears twice among those to lay out flat")
+        kinds = {(array_module(p.data).__name__, str(p.dtype)) for p in self.parameters}
+        if len(kinds) > 1:
+            raise ValueError(f"parameters must share one device and dtype, got {sorted(kinds)}")
+        first = self.parameters[0].data
+        self.spans: list[slice] = []
+        end = 0
+        for p in self.parameters:
+            self.spans.append(slice(end, end + p.size))
+            end += -(-p.size // self.ALIGN) * self.ALIGN
+        xp = array_module(first)
+        self.data = xp.zeros(end, first.dtype)
+        self.grad = xp.zeros(end, first.dtype)
+        for p, span in zip(self.parameters, self.spans, strict=True):
+            data, grad = self.view(self.data, p, span), self.view(self.grad, p, span)
+            data[...], grad[...] = p.data, p.grad
+            p.data, p.grad = data, grad
+
+    @staticmethod
+    def view(buffer: Array, p: Parameter, span: slice) -> Array:
+        """Return the part ``span`` of ``buffer`` in the shape and memory order of the parameter ``p``."""
+        if len(p.shape) != 4:
+            return buffer[span].reshape(p.shape)
+        OC, C, KH, KW = p.shape
+        # (OC·KH·KW·C,) -> (OC, KH, KW, C) -> (OC, C, KH, KW)
+        return buffer[span].reshape(OC, KH, KW, C).transpose(0, 3, 1, 2)
+
+    def runs(self, members: Sequence[Parameter]) -> list[slice]:
+        """Return the fewest spans of the buffers that cover ``members`` and no other parameter."""
+        wanted = {id(p) for p in members}
+        runs: list[slice] = []
+        previous = False
+        for p, span in zip(self.parameters, self.spans, strict=True):
+            if id(p) in wanted:
+                runs = [*runs[:-1], slice(runs[-1].start, span.stop)] if previous else [*runs, span]
+            previous = id(p) in wanted
+        return runs
+
+    def check(self) -> None:
+        """Make sure that every parameter still lives in the buffers.
+
+        Raises:
+            RuntimeError: a parameter was given other arrays (by ``to`` or ``astype``, say) since.
+        """
+        for p in self.parameters:
+            if p.data.base is not self.data:
+                raise RuntimeError(
+                    f"parameter {p.name or '(unnamed)'} has left the optimizer's flat buffer: "
+                    "move or convert the model first (to, astype), then make the optimizer"
+                )
