@@ -32,15 +32,23 @@ class Parameter:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the values, PyTorch's."""
         return self.data.shape
 
     @property
     def size(self) -> int:
+        """Number of scalars."""
         return self.data.size
 
     @property
     def dtype(self) -> np.dtype:
+        """Type of the values."""
         return self.data.dtype
+
+    def accumulate(self, gradient: Array) -> None:
+        """Add ``gradient`` to ``grad``, unless the parameter is frozen."""
+        if self.requires_grad:
+            self.grad += gradient
 
     def zero_grad(self) -> None:
         """Clear the gradient."""
@@ -90,7 +98,7 @@ class FlatParameters:
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self.parameters: list[Parameter] = list(parameters)
         if not self.parameters:
-            raise ValueError("there are no parameters to lay out flat: pass model.parameters() of a model that has some")
+            raise ValueError("there are no parameters to lay out flat: pass model.parameters() of a model with some")
         if len({id(p) for p in self.parameters}) < len(self.parameters):
             raise ValueError("a parameter appears twice among those to lay out flat")
         kinds = {(array_module(p.data).__name__, str(p.dtype)) for p in self.parameters}

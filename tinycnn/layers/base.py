@@ -133,6 +133,14 @@ class Layer:
         """
         return [branch for child in self._children.values() for branch in child.branches()]
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of y for an x of ``shape``; by default the same."""
+        return shape
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Return the multiply-adds of a forward on an x of ``shape``; by default none (only products are counted)."""
+        return 0
+
     # ---- parts ---------------------------------------------------------------------------------------------
 
     def children(self) -> Iterator[Layer]:
@@ -314,7 +322,9 @@ class Layer:
             raise LayerError(f"{self}: expected an input of shape {wanted}, got {tuple(x.shape)}")
         if channels is not None and x.shape[1] != channels:
             what = "channels" if x.ndim == 4 else "features"
-            raise LayerError(f"{self}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}")
+            raise LayerError(
+                f"{self}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}"
+            )
         for p in self._parameters.values():
             if p.dtype != x.dtype:
                 raise LayerError(
@@ -323,6 +333,18 @@ class Layer:
             if array_module(p.data) is not array_module(x):
                 raise LayerError(f"{self}: input and parameters live on different devices: move one of them with to")
         return channels_last(x)
+
+    def check_gradient(self, dy: Array, shape: tuple[int, ...]) -> Array:
+        """Return ``dy`` on channels-last memory after checking that it has the shape of the output.
+
+        Raises:
+            LayerError: it has not.
+        """
+        if tuple(dy.shape) != tuple(shape):
+            raise LayerError(
+                f"{self}: backward needs dL/dy of the output's shape {tuple(shape)}, got {tuple(dy.shape)}"
+            )
+        return channels_last(dy)
 
     def options(self) -> str:
         """Return the layer's arguments as they appear in its repr."""

@@ -1,0 +1,88 @@
+"""The geometry of a sliding window: what convolution, pooling and im2col have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..backend import Array, array_module
+from ..parallel import scratch
+
+
+@dataclass(frozen=True)
+class Window:
+    """A KH×KW window that slides over a padded image.
+
+    Attributes:
+        kernel: (KH, KW).
+        stride: (SH, SW), step from one position to the next.
+        padding: ((top, bottom), (left, right)), rows and columns added around the image.
+        dilation: (DH, DW), distance between neighbouring cells of the window.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+
+    def out_size(self, H: int, W: int) -> tuple[int, int]:
+        """Return (OH, OW), the number of positions: ⌊(H + pads − D·(K − 1) − 1)/S⌋ + 1, at least 0."""
+        OH, OW = (
+            max((size + sum(pad) - d * (k - 1) - 1) // s + 1, 0)
+            for size, k, s, pad, d in zip((H, W), self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        )
+        return OH, OW
+
+    def padded_size(self, H: int, W: int) -> tuple[int, int]:
+        """Return (H, W) with the padding added."""
+        return H + sum(self.padding[0]), W + sum(self.padding[1])
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any side has padding."""
+        return any(map(any, self.padding))
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output cell sees just the input cell at its own place (1×1, stride 1, no padding)."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not self.is_padded
+
+    def taps(self, OH: int, OW: int) -> Iterator[tuple[int, int, slice, slice]]:
+        """(kh, kw, rows, columns) of every cell of the window, row by row.
+
+        ``padded[:, rows, columns]`` are the cells that the window's cell (kh, kw) meets over all OH·OW positions.
+        """
+        (KH, KW), (SH, SW), (DH, DW) = self.kernel, self.stride, self.dilation
+        for kh in range(KH):
+            for kw in range(KW):
+                rows = slice(kh * DH, kh * DH + SH * (OH - 1) + 1, SH)
+                columns = slice(kw * DW, kw * DW + SW * (OW - 1) + 1, SW)
+                yield kh, kw, rows, columns
+
+    def interior(self, H: int, W: int) -> tuple[slice, slice, slice]:
+        """Return the index of the image itself within its padded (n, H + pads, W + pads, C) version."""
+        top, left = self.padding[0][0], self.padding[1][0]
+        return slice(None), slice(top, top + H), slice(left, left + W)
+
+
+def pad(x: Array, window: Window, value: float = 0.0, name: str = "padded") -> Array:
+    """Return ``x`` (n, H, W, C) with the window's padding around it, in this thread's scratch ``name``."""
+    if not window.is_padded:
+        return x
+    n, H, W, C = x.shape
+    out = scratch(name, (n, *window.padded_size(H, W), C), x.dtype, like=x)
+    (top, bottom), (left, right) = window.padding
+    out[:, :top], out[:, top + H : top + H + bottom] = value, value
+    out[:, :, :left], out[:, :, left + W : left + W + right] = value, value
+    out[window.interior(H, W)] = x
+    return out
+
+
+def positions(x: Array, window: Window, OH: int, OW: int) -> Array:
+    """Return the view (n, OH, OW, KH, KW, C) of a padded ``x`` (n, H, W, C): the window at every position."""
+    n, _, _, C = x.shape
+    sn, sh, sw, sc = x.strides
+    (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
+    return array_module(x).lib.stride_tricks.as_strided(
+        x, (n, OH, OW, KH, KW, C), (sn, SH * sh, SW * sw, DH * sh, DW * sw, sc)
+    )

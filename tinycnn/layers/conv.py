@@ -1,0 +1,284 @@
+"""Two-dimensional convolution.
+
+**Idea.**  Slide a small window over the image; at each position the output is the dot product of the patch
+under the window with each filter.  (As in every deep-learning library it is a cross-correlation: the filter
+is not flipped.)
+
+=========  ==========================================================================
+N, C       images, input channels;  OC output channels;  G groups
+H, W       input height and width;  OH, OW output height and width
+KH, KW     height and width of the filters;  S the stride, P the padding, D the dilation
+x          (N, C, H, W);  y, dy (N, OC, OH, OW)
+w, b       (OC, C/G, KH, KW) and (OC,)
+K          KH·KW·C/G, the length of one flattened patch;  M = N·OH·OW, the number of patches
+=========  ==========================================================================
+
+**Forward**, with h = S·oh + D·kh − P and v = S·ow + D·kw − P (x is 0 outside the image)::
+
+    y[n, o, oh, ow] = b[o] + Σ_{c, kh, kw} w[o, c, kh, kw] · x[n, c, h, v]
+
+As matrices: with the patches as the rows of cols = im2col(x), (M, K), and the filters as the rows of w, (OC, K)::
+
+    y = cols wᵀ + b                                                                   (1)
+
+**Backward.**  y is linear in each of x, w and b, so the chain rule only has to ask who met whom:
+
+- b[o] is added to every y[n, o, ·, ·]::
+
+    db = Σ_{n, oh, ow} dy                                                             (2)
+
+- w[o, k] met cols[m, k] in y[m, o], for every patch m::
+
+    dw = dyᵀ cols                                                                     (3)
+
+- cols[m, k] met w[o, k] in y[m, o], for every filter o, so dcols = dy w; and cols holds copies of pixels, so
+  each pixel collects the gradients of all its copies, which is col2im, the adjoint of im2col::
+
+    dx = col2im(dy w)                                                                 (4)
+
+  Column block (kh, kw) of dcols is dy w[:, :, kh, kw], and col2im adds it to the pixels that this cell of the
+  window met.  Taking the blocks one at a time, dcols never exists as a whole.
+
+With G groups all this holds for each group of C/G input and OC/G output channels by itself.
+
+**Cost.**  2·M·K·OC FLOP forward, twice that backward.  Memory: cols is formed slice by slice, in scratch.
+
+**Saved for backward:** x alone.  cols is K/C times as large and costs only a copy to make again.
+
+Sources: LeCun et al. 1989, "Backpropagation applied to handwritten zip code recognition"; groups: Krizhevsky
+et al. 2012, section 3.5; dilation: Yu & Koltun 2016.  Output sizes and the meaning of ``padding='same'``
+are PyTorch's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..initializers import Initializer, default_uniform, fans
+from ..kernels.im2col import gather
+from ..kernels.window import Window
+from ..parallel import each_slice, scratch, sum_slices
+from ..parameter import Parameter
+from .base import Layer, LayerError, pair
+
+Size: TypeAlias = int | tuple[int, int]
+
+
+def conv2d_forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1) -> Array:
+    """Equation (1): y (N, OC, OH, OW) from x (N, C, H, W), w (OC, C/G, KH, KW) and b (OC,) or None."""
+    N, _, H, W = x.shape
+    OC, OH, OW = len(w), *window.out_size(H, W)
+    x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    # (OC, C/G, KH, KW) -> (OC, KH, KW, C/G) -> (G, OC/G, K) -> (G, K, OC/G)
+    wt = w.transpose(0, 2, 3, 1).reshape(G, OC // G, -1).transpose(0, 2, 1)
+    xp = array_module(x)
+    y = xp.empty((N, OH, OW, OC), x.dtype)
+
+    def one_slice(s: slice) -> None:
+        # (n, OH, OW, OC) -> (n·OH·OW, G, OC/G) -> (G, n·OH·OW, OC/G)
+        y_groups = y[s].reshape(-1, G, OC // G).transpose(1, 0, 2)
+        # (G, M, K) @ (G, K, OC/G) -> (G, M, OC/G)
+        xp.matmul(gather(x[s], window, G), wt, out=y_groups)
+        if b is not None:
+            y[s] += b
+
+    each_slice(one_slice, x, _item_bytes(x, w, OH, OW, G))
+    return y.transpose(0, 3, 1, 2)  # (N, OH, OW, OC) -> (N, OC, OH, OW)
+
+
+def conv2d_backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int = 1) -> tuple[Array, Array]:
+    """Equations (3) and (2): dw (OC, C/G, KH, KW) and db (OC,)."""
+    OC, CG, KH, KW = w.shape
+    xp = array_module(x)
+    x, dy = x.transpose(0, 2, 3, 1), dy.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+
+    def one_slice(s: slice) -> tuple[Array, Array]:
+        dy_rows = dy[s].reshape(-1, OC)
+        dw = scratch("dw", (G, OC // G, KH * KW * CG), w.dtype, like=w)
+        # (M, OC) -> (M, G, OC/G) -> (G, OC/G, M);  (G, OC/G, M) @ (G, M, K) -> (G, OC/G, K)
+        xp.matmul(dy_rows.reshape(-1, G, OC // G).transpose(1, 2, 0), gather(x[s], window, G), out=dw)
+        return dw, xp.ones(len(dy_rows), dy.dtype) @ dy_rows
+
+    dw, db = sum_slices(one_slice, x, _item_bytes(x, w, *dy.shape[1:3], G))
+    # (G, OC/G, K) -> (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
+    return dw.reshape(OC, KH, KW, CG).transpose(0, 3, 1, 2), db
+
+
+def conv2d_backward_input(dy: Array, x_shape: tuple[int, ...], w: Array, window: Window, G: int = 1) -> Array:
+    """Equation (4): dx (N, C, H, W)."""
+    N, C, H, W = x_shape
+    OC, OH, OW = dy.shape[1:]
+    xp = array_module(dy)
+    dy = dy.transpose(0, 2, 3, 1)  # (N, OC, OH, OW) -> (N, OH, OW, OC)
+    # (OC, C/G, KH, KW) -> (KH, KW, OC, C/G) -> (KH, KW, G, OC/G, C/G)
+    taps = w.transpose(2, 3, 0, 1).reshape(*window.kernel, G, OC // G, C // G)
+    dx = xp.empty((N, H, W, C), dy.dtype)
+
+    def one_slice(s: slice) -> None:
+        n = len(dx[s])
+        # (n, OH, OW, OC) -> (M, G, OC/G) -> (G, M, OC/G)
+        dy_rows = dy[s].reshape(-1, G, OC // G).transpose(1, 0, 2)
+        padded = scratch("dx", (n, *window.padded_size(H, W), C), dy.dtype, like=dy)
+        dtap = scratch("dtap", (n * OH * OW, G, C // G), dy.dtype, like=dy)
+        padded.fill(0)
+        for kh, kw, rows, columns in window.taps(OH, OW):
+            # (G, M, OC/G) @ (G, OC/G, C/G) -> (G, M, C/G)
+            xp.matmul(dy_rows, taps[kh, kw], out=dtap.transpose(1, 0, 2))
+            padded[:, rows, columns] += dtap.reshape(n, OH, OW, C)
+        dx[s] = padded[window.interior(H, W)]
+
+    def one_slice_pointwise(s: slice) -> None:
+        xp.matmul(dy[s].reshape(-1, OC), taps[0, 0, 0], out=dx[s].reshape(-1, C))
+
+    pointwise = window.is_pointwise and G == 1
+    each_slice(one_slice_pointwise if pointwise else one_slice, dy, _item_bytes(dx, w, OH, OW, G))
+    return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+
+def _item_bytes(x: Array, w: Array, OH: int, OW: int, G: int) -> int:
+    """Memory that one image needs: its patches and its outputs."""
+    return int(OH * OW * (w[0].size * G + len(w)) * x.dtype.itemsize)
+
+
+class Conv2d(Layer):
+    """Convolution with trained filters; the module docstring has the mathematics.
+
+    Args:
+        in_channels, out_channels: C and OC, both divisible by ``groups``.
+        kernel_size: an int or (height, width), as are all below.
+        stride: step of the window.
+        padding: zeros added on each side; or ``'valid'``, none; or ``'same'``, so many that with stride 1 the
+            output has the input's size (where the number is odd, the extra row or column is at the end).
+        dilation: distance between the cells of the window.
+        groups: blocks of channels that do not see each other; ``groups=in_channels`` is a depthwise convolution.
+        bias: whether b is there.
+        init: fill of the weight; by default U(±1/√fan_in).  The bias always starts as U(±1/√fan_in) when
+            ``init`` is not given, and at zero when it is.
+        rng: generator that the initial values are drawn from; a fresh one by default.
+        dtype: of the parameters.
+
+    Shape:
+        (N, C, H, W) -> (N, OC, OH, OW), OH = ⌊(H + 2P − D·(KH − 1) − 1)/S⌋ + 1, OW likewise.
+
+    Raises:
+        LayerError: options out of range; an input of another rank, dtype or channel count, or smaller than
+            the window even with its padding.
+
+    >>> conv = Conv2d(1, 2, 3, padding="same")
+    >>> conv(np.zeros((4, 1, 5, 7), np.float32)).shape
+    (4, 2, 5, 7)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | Literal["same", "valid"] = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        init: Initializer | None = None,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups, self.padding = in_channels, out_channels, groups, padding
+        self.window = make_window(kernel_size, stride, padding, dilation, f"Conv2d({in_channels}, {out_channels})")
+        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
+            raise LayerError(
+                f"{self!r}: in_channels and out_channels must be positive multiples of groups={groups}, "
+                f"got {in_channels} and {out_channels}"
+            )
+        rng = rng or np.random.default_rng()
+        shape = (out_channels, in_channels // groups, *self.window.kernel)
+        self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
+        bound = fans(shape)[0] ** -0.5 if init is None else 0.0
+        self.bias = Parameter(rng.uniform(-bound, bound, out_channels).astype(dtype)) if bias else None
+
+    def forward(self, x: Array) -> Array:
+        """Return y, equation (1)."""
+        x = self.check_input(x, rank=4, channels=self.in_channels)
+        check_fits(self, self.window, x)
+        self.save(x)
+        return conv2d_forward(x, self.weight.data, self.bias and self.bias.data, self.window, self.groups)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx, equation (4); add (3) and (2) to the gradients."""
+        (x,) = self.take_saved()
+        dy = self.check_gradient(dy, (len(x), self.out_channels, *self.window.out_size(*x.shape[2:])))
+        w, b = self.weight, self.bias
+        if w.requires_grad or (b and b.requires_grad):
+            dw, db = conv2d_backward_weight(dy, x, w.data, self.window, self.groups)
+            w.accumulate(dw)
+            if b:
+                b.accumulate(db)
+        return conv2d_backward_input(dy, x.shape, w.data, self.window, self.groups) if self.needs_dx else None
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of y for an x of ``shape``."""
+        return shape[0], self.out_channels, *self.window.out_size(*shape[2:])
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Multiply-adds of one forward on an x of ``shape``: M·K·OC/G."""
+        _, OC, OH, OW = self.output_shape(shape)
+        return shape[0] * OH * OW * OC * self.weight.data[0].size
+
+    def options(self) -> str:
+        """Return the arguments that differ from the defaults."""
+        text = f"{self.in_channels}, {self.out_channels}, {window_options(self.window, self.padding)}"
+        text += f", groups={self.groups}" if self.groups != 1 else ""
+        return text + (", bias=False" if self.__dict__.get("bias", True) is None else "")
+
+
+def make_window(kernel_size: Size, stride: Size, padding: Size | str, dilation: Size, owner: str) -> Window:
+    """Return the `Window` of a convolution's arguments.
+
+    Raises:
+        LayerError: a value is out of range, or ``padding='same'`` meets a stride other than 1.
+    """
+    kernel = pair(kernel_size, "kernel_size", 1, owner)
+    strides = pair(stride, "stride", 1, owner)
+    dilations = pair(dilation, "dilation", 1, owner)
+    if padding == "same":
+        if strides != (1, 1):
+            raise LayerError(f"{owner}: padding='same' needs stride 1, got {stride}: give the padding as a number")
+        totals = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+        (top, left), (bottom, right) = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        return Window(kernel, strides, ((top, bottom), (left, right)), dilations)
+    if isinstance(padding, str) and padding != "valid":
+        raise LayerError(f"{owner}: padding must be a number, a pair, 'same' or 'valid', got {padding!r}")
+    PH, PW = (0, 0) if isinstance(padding, str) else pair(padding, "padding", 0, owner)
+    return Window(kernel, strides, ((PH, PH), (PW, PW)), dilations)
+
+
+def check_fits(layer: Layer, window: Window, x: Array) -> None:
+    """Make sure that the window fits into the padded image at least once.
+
+    Raises:
+        LayerError: it does not.
+    """
+    H, W = x.shape[2:]
+    if min(window.out_size(H, W)) < 1:
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(window.dilation, window.kernel, strict=True))
+        raise LayerError(
+            f"{layer}: the window covers {reach[0]}×{reach[1]}, the padded input only "
+            "{}×{}: use larger images, more padding or a smaller kernel".format(*window.padded_size(H, W))
+        )
+
+
+def window_options(window: Window, padding: Size | str) -> str:
+    """Return kernel, stride, padding and dilation as they appear in a repr, defaults left out."""
+
+    def short(v: tuple[int, int]) -> str:
+        return str(v[0] if v[0] == v[1] else v)
+
+    text = short(window.kernel)
+    text += f", stride={short(window.stride)}" if window.stride != (1, 1) else ""
+    text += f", padding={padding!r}" if window.is_padded else ""
+    return text + (f", dilation={short(window.dilation)}" if window.dilation != (1, 1) else "")
