@@ -46,7 +46,6 @@ from ..backend import Array, array_module
 from ..parallel import scratch
 from .window import Window, pad, positions
 
-
 Size: TypeAlias = int | Sequence[int]
 
 

@@ -102,7 +102,7 @@ def conv2d_backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int
         xp.matmul(dy_rows.reshape(-1, G, OC // G).transpose(1, 2, 0), gather(x[s], window, G), out=dw)
         return dw, xp.ones(len(dy_rows), dy.dtype) @ dy_rows
 
-    dw, db = sum_slices(one_slice, x, _item_bytes(x, w, *dy.shape[1:3], G))
+    dw, db = sum_slices(one_slice, x, _item_bytes(x, w, dy.shape[1], dy.shape[2], G))
     # (G, OC/G, K) -> (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
     return dw.reshape(OC, KH, KW, CG).transpose(0, 3, 1, 2), db
 
