@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..backend import Array, array_module, to_device, to_numpy
 from ..parameter import Parameter, channels_last
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 Self = TypeVar("Self", bound="Layer")
 FLOATS = ("float32", "float64")
@@ -299,6 +302,16 @@ class Layer:
         for path, layer in self.named_layers():
             if hasattr(layer, "stream"):
                 layer.stream.set_state(state[path])
+
+    def summary(self, input_shape: tuple[int, ...]) -> Summary:
+        """Return a table of every layer's output shape, parameters, multiply-adds and activation memory.
+
+        Args:
+            input_shape: with the batch: (N, C, H, W) or (N, features).
+        """
+        from .summary import summarize
+
+        return summarize(self, input_shape)
 
     # ---- errors and words ----------------------------------------------------------------------------------
 

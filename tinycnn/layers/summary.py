@@ -1,0 +1,135 @@
+"""What a network is made of, as a table: `Layer.summary`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module
+from .base import Layer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of a `Summary`.
+
+    Attributes:
+        path: where it sits in the network.
+        layer: its repr.
+        output_shape: of its output.
+        parameters: trainable scalars of its own.
+        macs: multiply-adds of one forward; only convolutions and linear layers are counted, as is usual.
+        activation_bytes: memory of its output.
+    """
+
+    path: str
+    layer: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every layer that computes something itself, in the order of execution; ``str()`` gives the table."""
+
+    rows: tuple[Row, ...]
+    input_shape: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable scalars of the network."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one forward on the whole input."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Memory of all outputs together."""
+        return sum(row.activation_bytes for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table and its totals as plain data."""
+        totals = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
+        return {"input_shape": self.input_shape, **totals, "layers": [asdict(row) for row in self.rows]}
+
+    def __str__(self) -> str:
+        head = ("layer", "", "output shape", "parameters", "multiply-adds", "activations")
+        table = [head, *(_cells(row) for row in self.rows)]
+        total = ("total", "", "", f"{self.parameters:,}", f"{self.macs:,}", _size(self.activation_bytes))
+        widths = [max(len(line[i]) for line in [*table, total]) for i in range(len(head))]
+        rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+        lines = [_align(line, widths) for line in table]
+        return "\n".join([f"input {self.input_shape}", lines[0], rule, *lines[1:], rule, _align(total, widths)])
+
+
+def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
+    """Send zeros of ``input_shape``, batch included, through the model in eval mode, and write down what each layer does.
+
+    Raises:
+        LayerError: the model cannot take this shape.
+    """
+    first = next(model.parameters(), None)
+    xp, dtype = (np, np.dtype("float32")) if first is None else (array_module(first.data), first.dtype)
+    rows: list[Row] = []
+    modes = [(layer, layer.training, layer.saving) for layer in model.layers()]
+    model.eval()
+    try:
+        with _watched(model, rows):
+            model.forward(xp.zeros(input_shape, dtype))
+    finally:
+        for layer, layer.training, layer.saving in modes:
+            pass
+    return Summary(tuple(rows), tuple(input_shape))
+
+
+@contextmanager
+def _watched(model: Layer, rows: list[Row]) -> Iterator[None]:
+    """Let every layer without children add its row when its forward runs."""
+    leaves = [layer for layer in model.layers() if not list(layer.children())]
+
+    def watch(layer: Layer) -> None:
+        forward = layer.forward
+
+        def forward_and_note(x: Array) -> Array:
+            y = forward(x)
+            own = sum(p.size for p in layer._parameters.values())
+            rows.append(Row(layer.path, repr(layer), tuple(y.shape), own, layer.macs(tuple(x.shape)), int(y.nbytes)))
+            return y
+
+        layer.__dict__["forward"] = forward_and_note
+
+    for leaf in leaves:
+        watch(leaf)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            del leaf.__dict__["forward"]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    shape = "×".join(map(str, row.output_shape))
+    macs = f"{row.macs:,}" if row.macs else ""
+    return row.path, row.layer, shape, f"{row.parameters:,}" if row.parameters else "", macs, _size(row.activation_bytes)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def _align(cells: tuple[str, ...], widths: list[int]) -> str:
+    padded = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+    return "  ".join(padded).rstrip()

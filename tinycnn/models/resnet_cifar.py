@@ -1,0 +1,104 @@
+"""Residual networks for 32×32 images, and the plain networks they are compared with.
+
+A 3×3 stem of 16 channels, three stages of n blocks with 16, 32 and 64 channels at 32², 16² and 8² pixels, global
+average pooling and one linear layer: 6n + 2 layers.  A block is two 3×3 convolutions, each followed by batch
+normalisation, and in the residual nets a shortcut around the two::
+
+    x ─┬─ conv1 ─ bn1 ─ ReLU ─ conv2 ─ bn2 ─ + ─ ReLU ─
+       └───────────── shortcut ──────────────┘
+
+Where a stage begins, the block halves the image and doubles the channels, and the shortcut must do so too:
+option A subsamples by 2 and fills the new channels with zeros (no parameters), option B is a 1×1 convolution of
+stride 2 with batch normalisation.
+
+Source: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition", sections 3.3 and 4.2.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from ..initializers import he_normal
+from ..layers import BatchNorm2d, Checkpointed, Conv2d, Flatten, GlobalAvgPool2d, Linear, PadShortcut, ReLU
+from ..layers import Residual, Sequential
+from ..layers.base import Layer
+
+_he = partial(he_normal, mode="fan_out")  # √(2/(k²·OC)), as the authors' code fills
+
+
+def resnet_cifar(
+    depth: int,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    *,
+    shortcut: Literal["A", "B", "none"] = "A",
+    pad_where: Literal["both", "end"] = "both",
+    checkpointed: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Sequential:
+    """Build the network of 6n + 2 = ``depth`` layers.
+
+    Args:
+        depth: 20, 32, 44, 56, 110, 1202, or any other 6n + 2.
+        num_classes: outputs.
+        in_channels: channels of the 32×32 input.
+        shortcut: option "A" (zero-padding) or "B" (projection) where the size changes; "none" leaves out all
+            shortcuts: the plain network.
+        pad_where: where option A puts the zero channels: half of them before and half after the old ones,
+            as published PyTorch checkpoints have it, or all at the end.
+        checkpointed: save memory by repeating each block's forward during backward.
+        rng: generator of the initial weights, He-normal on fan-out; the last layer U(±1/√fan_in).
+
+    Raises:
+        ValueError: no such depth or shortcut.
+    """
+    n, remainder = divmod(depth - 2, 6)
+    if n < 1 or remainder:
+        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, …), got {depth}")
+    if shortcut not in ("A", "B", "none"):
+        raise ValueError(f"shortcut must be 'A', 'B' or 'none', got {shortcut!r}")
+    rng = rng or np.random.default_rng()
+    block = partial(_block, shortcut=shortcut, pad_where=pad_where, rng=rng)
+    wrap = Checkpointed if checkpointed else lambda layer: layer
+    stages: dict[str, Layer] = {}
+    C = 16
+    for i, OC in enumerate((16, 32, 64), start=1):
+        widths = [(C, OC, 1 if i == 1 else 2)] + [(OC, OC, 1)] * (n - 1)
+        stages[f"layer{i}"] = Sequential(*(wrap(block(*width)) for width in widths))
+        C = OC
+    return Sequential(
+        {
+            "conv1": Conv2d(in_channels, 16, 3, padding=1, bias=False, init=_he, rng=rng),
+            "bn1": BatchNorm2d(16),
+            "relu": ReLU(),
+            **stages,
+            "avgpool": GlobalAvgPool2d(),
+            "flatten": Flatten(),
+            "fc": Linear(64, num_classes, rng=rng),
+        }
+    )
+
+
+def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: str, rng: np.random.Generator) -> Sequential:
+    """The block of the module docstring, from C to OC channels."""
+    main = Sequential(
+        {
+            "conv1": Conv2d(C, OC, 3, stride=stride, padding=1, bias=False, init=_he, rng=rng),
+            "bn1": BatchNorm2d(OC),
+            "relu1": ReLU(),
+            "conv2": Conv2d(OC, OC, 3, padding=1, bias=False, init=_he, rng=rng),
+            "bn2": BatchNorm2d(OC),
+        }
+    )
+    if shortcut == "none":
+        return Sequential({"": main, "relu2": ReLU()})
+    way: Layer | None = None
+    if stride != 1 or C != OC:
+        if shortcut == "A":
+            way = PadShortcut(C, OC, stride=stride, where=pad_where)
+        else:
+            way = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, init=_he, rng=rng), BatchNorm2d(OC))
+    return Sequential({"": Residual(main, way), "relu2": ReLU()})
