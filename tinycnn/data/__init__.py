@@ -1,1 +1,29 @@
-"""data."""
+"""Datasets, their preparation, and the loader that cuts them into batches.
+
+train = data.prepare(data.load("digits", "train"), size=(32, 32))
+loader = data.Loader(train.images, train.labels, batch_size=64, seed=0, normalize=train.normalize)
+for x, y in loader.epoch(0):  # x: float32 (N, C, H, W) on channels-last memory, y: int64 (N,)
+    ...
+"""
+
+from .dataset import Dataset, prepare, split_validation, stratified_split
+from .files import DataError
+from .idx import read_idx
+from .loader import Loader
+from .registry import load, names
+from .transforms import Normalize, RandomShift, fit_images
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Loader",
+    "Normalize",
+    "RandomShift",
+    "fit_images",
+    "load",
+    "names",
+    "prepare",
+    "read_idx",
+    "split_validation",
+    "stratified_split",
+]
