@@ -1,0 +1,67 @@
+"""im2col against its loops, col2im against im2col."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinycnn import col2im, im2col, im2col_naive
+from tinycnn.kernels.im2col import gather
+from tinycnn.kernels.window import Window
+
+GEOMETRY = st.fixed_dictionaries(
+    {
+        "kernel_size": st.tuples(st.integers(1, 4), st.integers(1, 3)),
+        "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "padding": st.tuples(st.integers(0, 2), st.integers(0, 3)),
+        "dilation": st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    }
+)
+SHAPE = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(7, 10), st.integers(7, 11))
+
+
+@given(GEOMETRY, SHAPE, st.integers(0, 99))
+def test_im2col_is_its_loops(geometry, shape, seed):
+    x = np.random.default_rng(seed).standard_normal(shape)
+    np.testing.assert_array_equal(im2col(x, **geometry), im2col_naive(x, **geometry))
+
+
+@given(GEOMETRY, SHAPE, st.integers(0, 99))
+def test_im2col_is_torchs_unfold_in_another_order(geometry, shape, seed):
+    x = np.random.default_rng(seed).standard_normal(shape)
+    KH, KW = geometry["kernel_size"]
+    unfolded = torch.nn.functional.unfold(torch.from_numpy(x), **geometry).numpy()  # (N, C·KH·KW, OH·OW)
+    N, C, M = shape[0], shape[1], unfolded.shape[2]
+    wanted = unfolded.reshape(N, C, KH, KW, M).transpose(0, 4, 2, 3, 1).reshape(N * M, KH * KW * C)
+    np.testing.assert_array_equal(im2col(x, **geometry), wanted)
+
+
+@given(GEOMETRY, SHAPE, st.integers(0, 99))
+def test_col2im_is_the_adjoint_exactly(geometry, shape, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-9, 10, shape).astype(np.float64)
+    cols = im2col(x, **geometry)
+    y = rng.integers(-9, 10, cols.shape).astype(np.float64)
+    assert (cols * y).sum() == (x * col2im(y, shape, **geometry)).sum()
+
+
+def test_groups_have_matrices_of_their_own():
+    x = np.random.default_rng(0).standard_normal((2, 5, 6, 4))  # (n, H, W, C)
+    window = Window((3, 2), (2, 1), ((1, 0), (0, 2)), (1, 2))
+    both = np.array(gather(x, window, 2))
+    for g in range(2):
+        np.testing.assert_array_equal(both[g], gather(np.ascontiguousarray(x[..., 2 * g : 2 * g + 2]), window)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_the_dtype_stays(dtype):
+    x = np.ones((1, 2, 4, 4), dtype)
+    assert im2col(x, 3).dtype == dtype
+    assert col2im(im2col(x, 3), x.shape, 3).dtype == dtype
+
+
+def test_the_result_is_the_callers_own():
+    first = im2col(np.ones((1, 1, 4, 4)), 2)
+    im2col(np.zeros((1, 1, 4, 4)), 2)
+    assert (first == 1).all()

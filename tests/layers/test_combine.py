@@ -1,0 +1,125 @@
+"""Combinators: the chain rule for each way of putting layers together."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import relative_error
+
+from tinycnn import Add, BatchNorm2d, Checkpointed, Concat, Conv2d, Dropout, Flatten, Identity, Linear
+from tinycnn import ReLU, Residual, Sequential, Tanh
+from tinycnn.layers.base import LayerError
+from tinycnn.models import create
+
+RNG = np.random.default_rng(0)
+
+
+class Times(Identity):
+    """y = k·x, to follow numbers by hand."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, x):
+        self.save()
+        return self.k * x
+
+    def backward(self, dy):
+        self.take_saved()
+        return self.k * dy
+
+
+def test_by_hand():
+    x, dy = np.array([[1.0, 2.0]]), np.array([[10.0, 20.0]])
+    for layer, y, dx in [
+        (Sequential(Times(2), Times(3)), 6 * x, 6 * dy),
+        (Add(Times(2), Times(3), Times(4)), 9 * x, 9 * dy),
+        (Residual(Times(2)), 3 * x, 3 * dy),
+        (Residual(Times(2), Times(5)), 7 * x, 7 * dy),
+        (Sequential(Residual(Times(2)), Residual(Times(3))), 12 * x, 12 * dy),
+    ]:
+        np.testing.assert_array_equal(layer(x), y)
+        np.testing.assert_array_equal(layer.backward(dy), dx)
+    concat = Concat(Times(2), Times(3))
+    np.testing.assert_array_equal(concat(x), [[2, 4, 3, 6]])
+    np.testing.assert_array_equal(concat.backward(np.array([[1.0, 10.0, 100.0, 1000.0]])), [[302, 3020]])
+
+
+def convolutions():
+    ours = [Conv2d(3, c, k, padding=k // 2, rng=RNG, dtype=np.float64) for c, k in ((4, 1), (5, 3), (4, 3))]
+    theirs = [torch.nn.Conv2d(3, c, k, padding=k // 2, dtype=torch.float64) for c, k in ((4, 1), (5, 3), (4, 3))]
+    for a, b in zip(ours, theirs, strict=True):
+        b.load_state_dict({name: torch.from_numpy(value) for name, value in a.state_dict().items()})
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["concat", "add", "residual"])
+def test_branches_are_pytorchs(kind):
+    (a, b, c), (ta, tb, tc) = convolutions()
+    layer = {"concat": lambda: Concat(a, b), "add": lambda: Add(a, c), "residual": lambda: Residual(a, c)}[kind]()
+    x = RNG.standard_normal((2, 3, 5, 6))
+    x_torch = torch.from_numpy(x.copy()).requires_grad_()
+    y_torch = torch.cat([ta(x_torch), tb(x_torch)], 1) if kind == "concat" else ta(x_torch) + tc(x_torch)
+    y = layer(x)
+    assert relative_error(y, y_torch.detach().numpy()) < 1e-12
+    dy = RNG.standard_normal(y.shape)
+    y_torch.backward(torch.from_numpy(dy))
+    assert relative_error(layer.backward(dy), x_torch.grad.numpy()) < 1e-12
+    for ours, theirs in ((a, ta), (b, tb)) if kind == "concat" else ((a, ta), (c, tc)):
+        assert relative_error(ours.weight.grad, theirs.weight.grad.numpy()) < 1e-12
+
+
+def test_checkpointing_changes_no_bit():
+    def build(wrap):
+        rng = np.random.default_rng(3)
+        inner = Sequential(Conv2d(3, 4, 3, rng=rng), BatchNorm2d(4), Dropout(0.4, rng=rng), Tanh())
+        return Sequential(Conv2d(3, 3, 1, rng=rng), wrap(inner), Flatten(), Linear(4 * 5 * 4, 2, rng=rng))
+
+    plain, saving = build(lambda layer: layer), build(Checkpointed)
+    assert list(plain.state_dict()) == list(saving.state_dict())
+    x = RNG.standard_normal((6, 3, 7, 6)).astype(np.float32)
+    for _ in range(3):
+        y = plain(x)
+        np.testing.assert_array_equal(saving(x), y)
+        assert saving[1].layer[0]._saved is None
+        dy = RNG.standard_normal(y.shape).astype(np.float32)
+        np.testing.assert_array_equal(saving.backward(dy), plain.backward(dy))
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        np.testing.assert_array_equal(a.grad, b.grad, err_msg=name)
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    assert plain.random_state() == {k: v for k, v in saving.random_state().items()}
+
+
+def test_a_checkpointed_network_trains_the_same():
+    x = RNG.standard_normal((4, 3, 32, 32)).astype(np.float32)
+    models = create("resnet20", seed=1), create("resnet20", seed=1, checkpointed=True)
+    for model in models:
+        model.backward(np.ones_like(model(x)))
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert a.name == b.name
+        np.testing.assert_array_equal(a.grad, b.grad)
+
+
+def test_branches_that_do_not_fit_are_named():
+    x = np.ones((1, 3, 5, 5), np.float32)
+    with pytest.raises(LayerError, match=r"must have one shape, got \[\(1, 2, 5, 5\), \(1, 3, 5, 5\)\]"):
+        Residual(Conv2d(3, 2, 1))(x)
+    with pytest.raises(LayerError, match="differ in channels only"):
+        Concat(Identity(), Conv2d(3, 2, 3))(x)
+    with pytest.raises(LayerError, match="at least one branch"):
+        Add()
+    with pytest.raises(TypeError, match="made of layers, got"):
+        Sequential({"a": np.tanh})
+    with pytest.raises(TypeError, match="expected layers"):
+        Sequential(ReLU(), np.tanh)
+
+
+def test_a_sequential_is_a_sequence():
+    model = Sequential(ReLU(), Tanh())
+    model.append(Identity())
+    assert len(model) == 3
+    assert [type(layer).__name__ for layer in model] == ["ReLU", "Tanh", "Identity"]
+    assert model[1] is model["1"]
+    assert model[-1] is model["2"]
+    assert repr(model).splitlines()[1] == "  (0): ReLU()"

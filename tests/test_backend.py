@@ -1,0 +1,83 @@
+"""Which array module, and what is said when the GPU cannot be used."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tinycnn import backend
+
+
+@pytest.fixture
+def fresh():
+    """The answer is remembered for the process; ask anew, and forget the test's answer."""
+    backend.cuda_problem.cache_clear()
+    yield
+    backend.cuda_problem.cache_clear()
+
+
+def fake_cupy(error=None, count=1):
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def get_device_count():
+        if error:
+            raise CUDARuntimeError(error)
+        return count
+
+    runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=get_device_count)
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+
+
+@pytest.mark.parametrize(
+    ("cupy", "words"),
+    [
+        (ImportError("No module named 'cupy'", name="cupy"), ["CuPy is not installed", "tinycnn[cuda12]", "tinycnn[cuda13]"]),
+        (ImportError("libcuda.so", name="cupy._core"), ["does not import", "libcuda.so"]),
+        (fake_cupy("cudaErrorInsufficientDriver: driver is insufficient"), ["no usable NVIDIA driver", "Insufficient"]),
+        (fake_cupy("cudaErrorNoDevice: no CUDA-capable device"), ["reports no GPU", "CUDA_VISIBLE_DEVICES"]),
+        (fake_cupy(count=0), ["reports no GPU"]),
+    ],
+)
+def test_each_cause_has_its_sentence(cupy, words, fresh, monkeypatch):
+    def import_cupy():
+        if isinstance(cupy, Exception):
+            raise cupy
+        return cupy
+
+    monkeypatch.setattr(backend, "_import_cupy", import_cupy)
+    problem = backend.cuda_problem()
+    assert all(word in problem for word in words)
+    assert "\n" not in problem
+    with pytest.raises(backend.DeviceError, match="device 'cuda' cannot be used"):
+        backend.resolve_device("cuda")
+    assert backend.resolve_device("auto") == "cpu"
+    with pytest.raises(backend.DeviceError):
+        backend.to_device(np.ones(3), "cuda")
+
+
+def test_a_usable_gpu_is_used(fresh, monkeypatch):
+    monkeypatch.setattr(backend, "_import_cupy", lambda: fake_cupy(count=2))
+    assert backend.cuda_problem() is None
+    assert backend.resolve_device("auto") == backend.resolve_device("cuda") == "cuda"
+
+
+def test_the_cpu_needs_no_question(fresh, monkeypatch):
+    monkeypatch.setattr(backend, "_import_cupy", lambda: pytest.fail("asked for CuPy"))
+    assert backend.resolve_device("cpu") == "cpu"
+    x = np.ones(3)
+    assert backend.to_device(x, "cpu") is x
+    assert backend.array_module(x) is np
+    assert backend.device_of(x) == "cpu"
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        backend.resolve_device("gpu")
+
+
+def test_array_module_does_not_import_cupy():
+    if "cupy" not in sys.modules:
+        backend.array_module(np.ones(2))
+        assert "cupy" not in sys.modules

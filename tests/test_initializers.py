@@ -1,0 +1,54 @@
+"""Initial weights: their distributions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinycnn import initializers as init
+
+SHAPE = (64, 32, 3, 5)  # fan_in 480, fan_out 960
+
+
+@pytest.mark.parametrize(
+    ("fill", "std", "bound"),
+    [
+        (init.default_uniform, math.sqrt(1 / (3 * 480)), 1 / math.sqrt(480)),
+        (init.he_normal, math.sqrt(2 / 480), None),
+        (lambda s, r: init.he_normal(s, r, mode="fan_out"), math.sqrt(2 / 960), None),
+        (init.he_uniform, math.sqrt(2 / 480), math.sqrt(6 / 480)),
+        (init.glorot_normal, math.sqrt(2 / 1440), None),
+        (init.glorot_uniform, math.sqrt(2 / 1440), math.sqrt(6 / 1440)),
+        (init.lecun_normal, math.sqrt(1 / 480), None),
+        (init.lecun_uniform, math.sqrt(1 / 480), math.sqrt(3 / 480)),
+        (init.normal, 0.01, None),
+        (init.truncated_normal, 0.01 * 0.87963, 0.02),
+    ],
+)
+def test_moments_and_bounds(fill, std, bound):
+    x = fill(SHAPE, np.random.default_rng(0))
+    assert x.shape == SHAPE
+    assert abs(x.mean()) < 5 * std / math.sqrt(x.size)
+    assert x.std() == pytest.approx(std, rel=0.02)
+    if bound is not None:
+        assert 0.99 * bound < np.abs(x).max() <= bound
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 2, 2, 2), (4, 8, 3, 3)])
+def test_orthogonal(shape):
+    m = init.orthogonal(shape, np.random.default_rng(0), gain=2.0).reshape(shape[0], -1)
+    gram = m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m
+    np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-12)
+
+
+def test_one_seed_one_fill():
+    a, b, c = (init.he_normal(SHAPE, np.random.default_rng(s)) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="at least two dimensions"):
+        init.he_normal((3,), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="'fan_in' or 'fan_out', got 'fan'"):
+        init.he_normal(SHAPE, np.random.default_rng(0), mode="fan")

@@ -1,0 +1,141 @@
+"""The batch-slice engine."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinycnn import parallel
+
+
+@given(st.integers(0, 500), st.integers(0, 1 << 22))
+def test_slices_cover_the_batch_once_in_order(N, item_bytes):
+    slices = parallel.slice_batch(N, item_bytes)
+    assert [i for s in slices for i in range(s.start, s.stop)] == list(range(N))
+    assert len(slices) == 1 or all(s.stop > s.start for s in slices)
+
+
+def test_small_work_is_one_slice_and_large_work_a_multiple_of_the_lanes():
+    assert len(parallel.slice_batch(64, 16)) == 1
+    assert len(parallel.slice_batch(64, 600_000)) % parallel.LANES == 0
+    assert len(parallel.slice_batch(3, 1 << 24)) == 3
+
+
+def test_slices_do_not_depend_on_threads():
+    parallel.set_num_threads(1)
+    one = parallel.slice_batch(100, 300_000)
+    parallel.set_num_threads(7)
+    assert parallel.slice_batch(100, 300_000) == one
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_every_slice_is_worked_on_once(threads):
+    parallel.set_num_threads(threads)
+    x = np.zeros((101, 50_000), np.float32)
+
+    def add_one(s):
+        x[s] += 1
+
+    parallel.each_slice(add_one, x)
+    assert (x == 1).all()
+
+
+def test_the_order_of_summation_is_fixed():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((200, 2000)) * 10.0 ** rng.integers(-6, 6, (200, 1))).astype(np.float32)
+    sums = []
+    for threads in (1, 2, 3, 6):
+        parallel.set_num_threads(threads)
+        sums.append(parallel.sum_slices(lambda s: (x[s].sum(axis=0), x[s].sum()), x, 1 << 18))
+    for other in sums[1:]:
+        np.testing.assert_array_equal(sums[0][0], other[0])
+        assert sums[0][1] == other[1]
+    np.testing.assert_allclose(sums[0][0], x.sum(axis=0, dtype=np.float64), rtol=1e-4, atol=1)
+
+
+def test_a_sum_may_be_handed_over_in_scratch():
+    parallel.set_num_threads(2)
+    x = np.arange(40.0).reshape(40, 1)
+
+    def task(s):
+        part = parallel.scratch("part", (1,), np.float64)
+        part[...] = x[s].sum()
+        return (part,)
+
+    (total,) = parallel.sum_slices(task, x, 1 << 20)
+    assert total == x.sum()
+
+
+def test_several_threads_really_work_at_once():
+    parallel.set_num_threads(2)
+    meeting = threading.Barrier(2, timeout=20)
+    x = np.zeros((8, 1))
+    names = set()
+
+    def task(s):
+        if s.start < 2:
+            meeting.wait()  # passes only if two threads are in a task at the same time
+        names.add(threading.current_thread().name)
+
+    parallel.each_slice(task, x, 1 << 22)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_an_error_in_a_slice_is_raised_and_the_engine_goes_on(threads):
+    parallel.set_num_threads(threads)
+    x = np.zeros((64, 1))
+
+    def fail(s):
+        if s.start <= 40 < s.stop:
+            raise KeyError("slice 40")
+
+    with pytest.raises(KeyError, match="slice 40"):
+        parallel.each_slice(fail, x, 1 << 20)
+    parallel.each_slice(lambda s: x[s].fill(3), x, 1 << 20)
+    assert (x == 3).all()
+
+
+def test_a_region_within_a_region_runs_on_its_own_thread():
+    parallel.set_num_threads(2)
+    x = np.zeros((16, 1))
+    parallel.each_slice(lambda s: parallel.each_slice(lambda t: None, x, 1 << 20), x, 1 << 20)
+
+
+def test_scratch_is_reused_by_name_and_private_to_a_thread():
+    a = parallel.scratch("a", (3, 4), np.float32)
+    assert np.shares_memory(a, parallel.scratch("a", (2, 2), np.float64))
+    assert not np.shares_memory(a, parallel.scratch("b", (3, 4), np.float32))
+    others = []
+    thread = threading.Thread(target=lambda: others.append(parallel.scratch("a", (3, 4), np.float32)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(a, others[0])
+
+
+def test_blas_is_held_to_one_thread_inside_and_restored_outside():
+    def blas_threads():
+        return [info["num_threads"] for info in parallel._controller().info() if info["user_api"] == "blas"]
+
+    before = blas_threads()
+    inside = []
+    x = np.zeros((16, 1))
+    parallel.each_slice(lambda s: inside.append(blas_threads()), x, 1 << 20)
+    assert {n for threads in inside for n in threads} == {1}
+    assert blas_threads() == before
+
+
+def test_numpys_error_state_reaches_every_thread():
+    parallel.set_num_threads(3)
+    x = np.zeros((64, 1))
+    with np.errstate(divide="ignore"):
+        parallel.each_slice(lambda s: np.log(x[s]), x, 1 << 20)  # would warn, and warnings are errors here
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        parallel.each_slice(lambda s: np.log(x[s]), x, 1 << 20)
+
+
+def test_threads_must_be_positive():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        parallel.set_num_threads(0)

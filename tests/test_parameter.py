@@ -1,0 +1,84 @@
+"""Parameters and their flat buffers."""
+
+import numpy as np
+import pytest
+
+from tinycnn.models import create
+from tinycnn.parameter import FlatParameters, Parameter, channels_last
+
+
+def some_parameters():
+    rng = np.random.default_rng(0)
+    shapes = [(5, 3, 2, 4), (5,), (7, 3), (2, 2, 1, 1)]
+    return [Parameter(rng.standard_normal(shape), f"p{i}") for i, shape in enumerate(shapes)]
+
+
+def test_channels_last_keeps_values_and_copies_only_when_needed():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    y = channels_last(x)
+    np.testing.assert_array_equal(x, y)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert np.shares_memory(channels_last(y), y)
+    assert channels_last(x[0, 0].T).flags.c_contiguous
+
+
+def test_a_frozen_parameter_takes_no_gradient():
+    p = Parameter(np.ones(3))
+    p.accumulate(np.ones(3))
+    p.requires_grad = False
+    p.accumulate(np.ones(3))
+    np.testing.assert_array_equal(p.grad, np.ones(3))
+    p.zero_grad()
+    np.testing.assert_array_equal(p.grad, np.zeros(3))
+
+
+def test_flat_buffers_hold_values_and_gradients_as_views():
+    parameters = some_parameters()
+    values = [p.data.copy() for p in parameters]
+    parameters[1].grad[...] = 3
+    flat = FlatParameters(parameters)
+    for p, value, span in zip(parameters, values, flat.spans, strict=True):
+        np.testing.assert_array_equal(p.data, value)
+        assert span.start % FlatParameters.ALIGN == 0
+        assert np.shares_memory(p.data, flat.data[span])
+        assert np.shares_memory(p.grad, flat.grad[span])
+    np.testing.assert_array_equal(parameters[1].grad, np.full(5, 3.0))
+    flat.data *= 2
+    flat.grad += 1
+    for p, value in zip(parameters, values, strict=True):
+        np.testing.assert_array_equal(p.data, 2 * value)
+    assert (parameters[0].grad == 1).all()
+    # the weight matrix of a convolution is a view: (OC, C, KH, KW) -> (OC, KH·KW·C)
+    assert np.shares_memory(parameters[0].data.transpose(0, 2, 3, 1).reshape(5, -1), flat.data)
+
+
+def test_runs_are_the_fewest_spans():
+    parameters = some_parameters()
+    flat = FlatParameters(parameters)
+    assert flat.runs(parameters) == [slice(0, flat.spans[-1].stop)]
+    assert flat.runs([parameters[0], parameters[1], parameters[3]]) == [
+        slice(0, flat.spans[1].stop),
+        flat.spans[3],
+    ]
+    assert flat.runs([]) == []
+
+
+def test_a_parameter_that_left_is_noticed():
+    model = create("lenet5")
+    flat = FlatParameters(model.parameters())
+    flat.check()
+    model.load_state_dict(create("lenet5", seed=1).state_dict())
+    flat.check()
+    model.astype(np.float64)
+    with pytest.raises(RuntimeError, match=r"conv1\.weight has left .* then make the optimizer"):
+        flat.check()
+
+
+def test_bad_collections_are_refused():
+    with pytest.raises(ValueError, match="no parameters"):
+        FlatParameters([])
+    p = Parameter(np.ones(2))
+    with pytest.raises(ValueError, match="twice"):
+        FlatParameters([p, p])
+    with pytest.raises(ValueError, match="one device and dtype"):
+        FlatParameters([p, Parameter(np.ones(2, np.float32))])
