@@ -193,7 +193,7 @@ def test_a_hostile_batch_is_refused_even_with_the_right_checksum(tmp_path, monke
 
 
 def test_published_checksums():
-    """As the publisher's own loader for other frameworks checks them."""
+    """MD5s of the members of the published archive, as torchvision lists them."""
     assert list(BATCHES["train"].values()) == [
         "c99cafc152244af753f735de768cd75f",
         "d4bba439e000b95fd0a9bffe97cbabec",
