@@ -16,8 +16,8 @@ rng = np.random.default_rng(0)
 
 
 def to_input(images: np.ndarray) -> np.ndarray:
-    """0…16 -> about −1…1, in float32."""
-    return (images.astype(np.float32) - 8) / 8
+    """0…255 -> −1…1, in float32."""
+    return images.astype(np.float32) / 127.5 - 1
 
 
 model = Sequential(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
-from tinycnn.layers.base import Layer, LayerError, nearest, pair
+from tinycnn.layers.base import Layer, LayerError, pair
 from tinycnn.models import create
 from tinycnn.parameter import Parameter
 
@@ -149,8 +149,8 @@ def test_a_layer_must_define_both_directions():
         Layer().backward(np.ones(1))
 
 
-def test_pair_and_nearest():
+def test_pair():
     assert pair(3, "size", 1, "X") == (3, 3)
     assert pair([1, 2], "size", 1, "X") == (1, 2)
-    assert nearest("resnet2", ["resnet20", "lenet5"]) == "; did you mean 'resnet20'?"
-    assert nearest("zzz", ["resnet20"]) == ""
+    with pytest.raises(LayerError, match="X: size must be at least 1, got 0"):
+        pair(0, "size", 1, "X")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
+from ..messages import nearest
 from .cifar import load_cifar10
 from .dataset import Dataset
 from .digits import load_digits
@@ -46,9 +46,7 @@ def load(name: str, split: str = "train", data_dir: PathLike | None = None) -> D
         DataError: a file is missing, damaged or not the published one.
     """
     if name not in _LOADERS:
-        match = difflib.get_close_matches(name.lower(), _LOADERS, n=1, cutoff=0.5)
-        hint = f"did you mean {match[0]!r}? " if match else ""
-        raise ValueError(f"unknown dataset {name!r}: {hint}known are {', '.join(_LOADERS)}")
+        raise ValueError(f"unknown dataset {name!r}{nearest(name, _LOADERS)} ; known are {', '.join(_LOADERS)}")
     if split not in SPLITS:
         raise ValueError(f"{name}: unknown split {split!r}: choose 'train' or 'test'")
     return _LOADERS[name](split, data_dir)

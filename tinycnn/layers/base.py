@@ -17,13 +17,13 @@ backward must return dx (``needs_dx``) and whether it will be called at all (``r
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..backend import Array, array_module, to_device, to_numpy
+from ..messages import some
 from ..parameter import Parameter, channels_last
 
 if TYPE_CHECKING:
@@ -280,9 +280,9 @@ class Layer:
         missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
         unexpected = [n for n in state if n not in own]
         if own and not any(n in state for n in own):
-            raise LayerError(f"{self}: none of the {len(state)} names given belongs to it; it has {_some(own)}")
+            raise LayerError(f"{self}: none of the {len(state)} names given belongs to it; it has {some(own)}")
         if strict and (missing or unexpected):
-            raise LayerError(f"{self}: state does not fit: missing {_some(missing)}; unexpected {_some(unexpected)}")
+            raise LayerError(f"{self}: state does not fit: missing {some(missing)}; unexpected {some(unexpected)}")
         for name in own:
             if name in state and tuple(own[name].shape) != tuple(np.shape(state[name])):
                 raise LayerError(
@@ -378,12 +378,6 @@ def _relative(path: str, root: str) -> str:
     return path[len(root) + 1 :] if root else path
 
 
-def _some(names: Any, most: int = 4) -> str:
-    names = list(names)
-    shown = ", ".join(names[:most]) or "nothing"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> tuple[int, int]:
     """Return ``value`` as (height, width): an int stands for both.
 
@@ -396,9 +390,3 @@ def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> 
     if min(both) < least:
         raise LayerError(f"{owner}: {what} must be at least {least}, got {value!r}")
     return int(both[0]), int(both[1])
-
-
-def nearest(name: str, known: Any) -> str:
-    """Return '; did you mean X?' for the known name closest to ``name``, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""

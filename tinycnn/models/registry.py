@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.base import Layer, nearest
+from ..layers.base import Layer
+from ..messages import nearest
 from .lenet import lenet5, lenet5_1998
 from .resnet_cifar import resnet_cifar
 

@@ -1,0 +1,27 @@
+"""Words for error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" for the known name closest to ``name``, or nothing where none is close.
+
+    >>> nearest("resnet2", ["lenet5", "resnet20"])
+    "; did you mean 'resnet20'?"
+    """
+    match = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """Return the first names and how many more there are.
+
+    >>> some("abcdef")
+    'a, b, c, d and 2 more'
+    """
+    names = list(names)
+    shown = ", ".join(names[:most]) or "nothing"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
