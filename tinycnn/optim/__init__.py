@@ -1,1 +1,66 @@
-"""optim."""
+"""Optimizers, gradient clipping, weight averaging and learning-rate schedules; they know nothing of layers."""
+
+from .adam import Adam, Adamax, AdamW, NAdam, RAdam
+from .adaptive import Adadelta, Adagrad, RMSprop
+from .base import Optimizer, join_state, split_state
+from .clip import clip_grad_norm_, clip_grad_value_, grad_norm
+from .composed import ChainedScheduler, SequentialLR
+from .ema import EMA
+from .groups import decay_groups
+from .policies import OneCycleLR, ReduceLROnPlateau
+from .registry import Schedule, create, create_schedule, hyperparameters, names, schedule_names
+from .schedules import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    InverseTimeDecay,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from .sgd import SGD
+
+__all__ = [
+    "EMA",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialLR",
+    "InverseTimeDecay",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "NAdam",
+    "OneCycleLR",
+    "Optimizer",
+    "PolynomialLR",
+    "RAdam",
+    "RMSprop",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "SequentialLR",
+    "StepLR",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "create",
+    "create_schedule",
+    "decay_groups",
+    "grad_norm",
+    "hyperparameters",
+    "join_state",
+    "names",
+    "schedule_names",
+    "split_state",
+]

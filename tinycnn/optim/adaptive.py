@@ -1,0 +1,234 @@
+"""Step sizes adapted to each parameter by the squares of its gradients: Adagrad, RMSprop, Adadelta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array, array_module
+from .base import Optimizer, Past, State
+from .groups import Group
+from .vectors import add_square, decayed, lerp, work
+
+
+class Adagrad(Optimizer):
+    """Divide every step by the root of the sum of all squared gradients so far: rare features keep large steps.
+
+    Letters: p parameter, g gradient, s sum of squares, t update (from 1), λ weight decay, η lr decay.
+
+        g ← g + λ·p
+        s ← s + g²                      (s starts at initial_accumulator_value)
+        p ← p − lr/(1 + (t − 1)·η) · g/(√s + ε)
+
+    Steps only ever shrink, which ends the learning of a deep network early: RMSprop and Adadelta forget instead.
+    TensorFlow starts s at 0.1 and has ε = 1e-7.
+
+    State: s, one number per parameter.
+
+    Args:
+        params: parameters in an order, or groups.
+        lr: learning rate.
+        lr_decay: η.
+        weight_decay: λ.
+        initial_accumulator_value: what s starts from.
+        eps: ε, outside the root.
+
+    Raises:
+        ValueError: a hyper-parameter out of range.
+
+    Sources: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods", eq. 1 (with the diagonal of G).
+    """
+
+    slots = ("sum",)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "eps": eps,
+            },
+        )
+        for group in self.param_groups:
+            for run in self.flat.runs(group["params"]):
+                self._slot("sum")[run] = group["initial_accumulator_value"]
+
+    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
+        """Apply the equations of the class to one stretch."""
+        xp = array_module(p)
+        a, s = work(p, "a"), state["sum"]
+        lr = group["lr"] / (1 + (past["step"] - 1) * group["lr_decay"])
+        g = decayed(p, g, group)
+        # s ← s + g²
+        s += xp.multiply(g, g, out=a)
+        # p ← p − lr·g/(√s + ε)
+        xp.sqrt(s, out=a)
+        a += group["eps"]
+        xp.divide(g, a, out=a)
+        a *= lr
+        p -= a
+
+
+class RMSprop(Optimizer):
+    """Divide every step by the root mean square of the recent gradients.
+
+    Letters: p parameter, g gradient, s mean square, m mean, v velocity, α how much of the old means is kept,
+    μ momentum, λ weight decay.
+
+        g ← g + λ·p
+        s ← α·s + (1 − α)·g²
+        q = s                               (centered: m ← α·m + (1 − α)·g;  q = s − m², the variance)
+        d = g/(√q + ε)
+        v ← μ·v + d;  p ← p − lr·v          (without momentum: p ← p − lr·d)
+
+    s starts at 0 and nothing corrects for that, so the first steps are up to 1/√(1 − α) times as large (10 for
+    the default); Adam is RMSprop with momentum on g and that correction.  ε stands outside the root, as in
+    PyTorch; TensorFlow and Graves put it inside.  Rounding can make the variance of a nearly constant gradient
+    slightly negative; it is taken as 0 then, where PyTorch's root yields NaN.
+
+    State: s, and m if centered, and v with momentum: one number each per parameter.
+
+    Args:
+        params: parameters in an order, or groups.
+        lr: learning rate.
+        alpha: α.
+        eps: ε.
+        weight_decay: λ.
+        momentum: μ.
+        centered: divide by the standard deviation instead of the root mean square.
+
+    Raises:
+        ValueError: a hyper-parameter out of range.
+
+    Sources: Tieleman & Hinton 2012, Coursera "Neural Networks for Machine Learning", lecture 6.5; Graves 2013,
+    "Generating sequences with recurrent neural networks", eq. 38-41 (centered).
+    """
+
+    slots = ("square_avg", "grad_avg", "velocity")
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+            },
+        )
+
+    def slots_of(self, group: Group) -> tuple[str, ...]:
+        """Return the mean square, the mean if centered, the velocity if there is momentum."""
+        wanted = {"square_avg": True, "grad_avg": group["centered"], "velocity": group["momentum"] > 0}
+        return tuple(slot for slot in self.slots if wanted[slot])
+
+    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
+        """Apply the equations of the class to one stretch."""
+        xp = array_module(p)
+        a = work(p, "a")
+        g = decayed(p, g, group)
+        add_square(state["square_avg"], g, group["alpha"], a)
+        self._deviation(g, state, group, a)
+        # d = g/(√q + ε)
+        xp.divide(g, a, out=a)
+        if group["momentum"]:
+            # v ← μ·v + d
+            v = state["velocity"]
+            v *= group["momentum"]
+            v += a
+            a[...] = v
+        a *= group["lr"]
+        p -= a
+
+    @staticmethod
+    def _deviation(g: Array, state: State, group: Group, a: Array) -> None:
+        """a ← √q + ε."""
+        xp = array_module(g)
+        if group["centered"]:
+            # q = s − m²
+            m = state["grad_avg"]
+            lerp(m, g, 1 - group["alpha"], a)
+            xp.multiply(m, m, out=a)
+            xp.subtract(state["square_avg"], a, out=a)
+            xp.maximum(a, 0, out=a)
+            xp.sqrt(a, out=a)
+        else:
+            xp.sqrt(state["square_avg"], out=a)
+        a += group["eps"]
+
+
+class Adadelta(Optimizer):
+    """Scale every step by the size of recent steps over the size of recent gradients: no learning rate to tune.
+
+    Letters: p parameter, g gradient, s mean square gradient, u mean square step, ρ how much of the old means is
+    kept, λ weight decay; RMS[x] = √(x + ε).
+
+        g ← g + λ·p
+        s ← ρ·s + (1 − ρ)·g²
+        d = RMS[u]/RMS[s] · g
+        u ← ρ·u + (1 − ρ)·d²
+        p ← p − lr·d
+
+    d has the unit of p (a step over a gradient, times a gradient), which that of plain gradient descent has not.
+    Progress starts from ε alone: u is 0 at first.  Zeiler has no lr, that is 1, the default; Keras has 0.001.
+
+    State: s and u, two numbers per parameter.
+
+    Args:
+        params: parameters in an order, or groups.
+        lr: factor on every step.
+        rho: ρ.
+        eps: ε, inside the roots.
+        weight_decay: λ.
+
+    Raises:
+        ValueError: a hyper-parameter out of range.
+
+    Sources: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1 and eq. 14.
+    """
+
+    slots = ("square_avg", "acc_delta")
+
+    def __init__(
+        self, params: Any, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay})
+
+    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
+        """Apply the equations of the class to one stretch."""
+        xp = array_module(p)
+        a, d = work(p, "a"), work(p, "b")
+        s, u = state["square_avg"], state["acc_delta"]
+        g = decayed(p, g, group)
+        add_square(s, g, group["rho"], a)
+        # d = √((u + ε)/(s + ε))·g
+        xp.add(u, group["eps"], out=d)
+        xp.add(s, group["eps"], out=a)
+        d /= a
+        xp.sqrt(d, out=d)
+        d *= g
+        add_square(u, d, group["rho"], a)
+        # p ← p − lr·d
+        d *= group["lr"]
+        p -= d
