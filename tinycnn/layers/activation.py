@@ -1,0 +1,410 @@
+"""Activations: the non-linear functions between the linear layers.
+
+**Idea.**  A stack of linear layers is one linear layer; a bend after each of them is what makes depth worth
+having.  An activation applies one function f to every number by itself (softmax alone looks at a group), so
+the chain rule says all there is to say: dx = dy · f'(x).
+
+=========  =====================================  ==============================================  =====
+layer      f(x)                                   f'(x)                                           saved
+=========  =====================================  ==============================================  =====
+ReLU       max(x, 0)                              [x > 0]                                         y
+LeakyReLU  x if x > 0 else αx                     1 if x > 0 else α                               x
+Sigmoid    σ(x) = 1/(1 + e^−x)                    y(1 − y)                                        y
+Tanh       tanh x                                 1 − y²                                          y
+Softplus   log(1 + e^βx)/β                        σ(βx)                                           x
+SiLU       x·σ(x)                                 σ(x)·(1 + x·(1 − σ(x)))                         f'(x)
+GELU       x·Φ(x)                                 Φ(x) + x·φ(x)                                   f'(x)
+GELU tanh  x·σ(v), v = √(8/π)·(x + γx³)           σ(v)·(1 + x·v'·(1 − σ(v)))                      f'(x)
+Softmax    e^x_i / Σ_j e^x_j                      dx_i = y_i·(dy_i − Σ_j dy_j·y_j)                y
+=========  =====================================  ==============================================  =====
+
+[condition] is 1 where it holds and 0 elsewhere; Φ and φ are the distribution function and the density of the
+standard normal distribution; γ = 0.044715.
+
+**Softmax.**  y_i depends on every x_j of its group: ∂y_j/∂x_i = y_j·([i = j] − y_i), and summing dy_j times
+that over j gives the formula of the table.
+
+**At the kink** of ReLU and LeakyReLU, x = 0, the slope is that of the left side, as in PyTorch.
+
+**Overflow.**  Numbers of any size give the right limit: e^−x may become ∞, and 1/(1 + ∞) is 0, as it should be;
+softmax and softplus first take the largest exponent out.
+
+**Cost.**  Bound by memory, so the work is done in slices of the batch that stay in a core's cache, in few passes.
+
+**Saved for backward:** one array, the column "saved".  Where f' can be told from y, that is y, which the next
+layer keeps anyway.
+
+Sources: ReLU: Nair & Hinton 2010; LeakyReLU: Maas et al. 2013; Softplus: Dugas et al. 2000; SiLU and GELU:
+Hendrycks & Gimpel 2016 (the approximation by tanh in section 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..kernels.erf import normal_cdf
+from ..parallel import each_slice, scratch
+from .base import Layer, LayerError
+
+
+class Activation(Layer):
+    """Base of the activations.  A subclass is two formulas, `value` and `gradient`, for one slice of the batch.
+
+    Both get arrays in memory order, (n, H, W, C) for images, and write their last argument.
+
+    Attributes:
+        saves_output: whether ``gradient`` works from y rather than from x.
+        scratch_arrays: how many arrays the formulas need beside x and y, to cut slices that stay in cache.
+
+    Raises:
+        LayerError: an input without a batch axis, or not of floating-point numbers.
+    """
+
+    saves_output = False
+    scratch_arrays = 0
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write f(x) into ``y``."""
+        raise TypeError(f"{type(self).__name__} must define value")
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy · f'(x) into ``dx``; ``saved`` is x, or y if ``saves_output``."""
+        raise TypeError(f"{type(self).__name__} must define gradient")
+
+    def forward(self, x: Array) -> Array:
+        """Return f(x)."""
+        x = self.check_input(x)
+        y = array_module(x).empty_like(x)
+        self._in_slices(self.value, x, y)
+        self.save(y if self.saves_output else x)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dy · f'(x)."""
+        (saved,) = self.take_saved()
+        dy = self.check_gradient(dy, saved.shape)
+        dx = array_module(saved).empty_like(saved)
+        self._in_slices(self.gradient, dy, saved, dx)
+        return dx
+
+    def _in_slices(self, formula: Callable[..., None], *arrays: Array) -> None:
+        """Call ``formula`` with a slice of every array, for each slice of the batch."""
+        if arrays[0].ndim == 0:
+            raise LayerError(f"{self}: expected an array with a batch axis, got a single number")
+        first, *_ = arrays = tuple(in_memory_order(a) for a in arrays)
+        item_bytes = (len(arrays) + self.scratch_arrays) * first.nbytes // max(len(first), 1)
+        each_slice(lambda s: formula(*(a[s] for a in arrays)), first, item_bytes)
+
+
+def in_memory_order(x: Array) -> Array:
+    """Return ``x`` as it lies in memory, a view: images as (N, H, W, C)."""
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x  # (N, C, H, W) -> (N, H, W, C)
+
+
+class ReLU(Activation):
+    """y = max(x, 0).
+
+    >>> ReLU()(np.array([-2.0, 0.0, 3.0]))
+    array([0., 0., 3.])
+    """
+
+    saves_output = True
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write max(x, 0) into ``y``; NaN stays NaN."""
+        array_module(x).maximum(x, 0, out=y)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy·[y > 0] into ``dx``."""
+        array_module(dy).multiply(dy, saved > 0, out=dx)
+
+    def branches(self) -> list[Array]:
+        """Return where the gate is open."""
+        return [saved > 0 for saved in self._saved or ()]
+
+
+class LeakyReLU(Activation):
+    """y = x where x > 0 and αx elsewhere, α = ``negative_slope``.
+
+    >>> LeakyReLU(0.1)(np.array([-2.0, 0.0, 3.0]))
+    array([-0.2,  0. ,  3. ])
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write max(x, αx) into ``y``, or min(x, αx) where α is above 1."""
+        xp = array_module(x)
+        xp.multiply(x, self.negative_slope, out=y)
+        (xp.maximum if self.negative_slope <= 1 else xp.minimum)(x, y, out=y)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy·([x > 0] + α·[x ≤ 0]) into ``dx``."""
+        array_module(dy).multiply(saved <= 0, self.negative_slope, out=dx)
+        dx += saved > 0
+        dx *= dy
+
+    def branches(self) -> list[Array]:
+        """Return where x is positive."""
+        return [saved > 0 for saved in self._saved or ()]
+
+    def options(self) -> str:
+        """Return the slope on the left, unless it is the default."""
+        return "" if self.negative_slope == 0.01 else f"negative_slope={self.negative_slope}"
+
+
+def sigmoid(x: Array, out: Array) -> None:
+    """Write σ(x) = 1/(1 + e^−x) into ``out``, which may be ``x``.
+
+    e^−x overflows to ∞ on the far left, and 1/(1 + ∞) = 0 is right.
+    """
+    xp = array_module(x)
+    with np.errstate(over="ignore"):
+        xp.exp(xp.negative(x, out=out), out=out)
+    out += 1
+    xp.reciprocal(out, out=out)
+
+
+class Sigmoid(Activation):
+    """y = σ(x) = 1/(1 + e^−x).
+
+    >>> Sigmoid()(np.array([-1e4, 0.0, 1e4]))
+    array([0. , 0.5, 1. ])
+    """
+
+    saves_output = True
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write σ(x) into ``y``."""
+        sigmoid(x, y)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy·y·(1 − y) into ``dx``."""
+        array_module(dy).subtract(1, saved, out=dx)
+        dx *= saved
+        dx *= dy
+
+
+class Tanh(Activation):
+    """y = tanh x.
+
+    >>> Tanh()(np.array([-1e4, 0.0, 1e4]))
+    array([-1.,  0.,  1.])
+    """
+
+    saves_output = True
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write tanh x into ``y``."""
+        array_module(x).tanh(x, out=y)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy·(1 − y²) into ``dx``."""
+        xp = array_module(dy)
+        xp.subtract(1, xp.multiply(saved, saved, out=dx), out=dx)
+        dx *= dy
+
+
+class Softplus(Activation):
+    """y = log(1 + e^βx)/β, a smooth max(x, 0); y = x where βx is above ``threshold``, as in PyTorch.
+
+    Raises:
+        LayerError: ``beta`` is 0.
+
+    >>> Softplus()(np.array([-1e4, 0.0, 1e4]))
+    array([0.00000000e+00, 6.93147181e-01, 1.00000000e+04])
+    """
+
+    scratch_arrays = 1
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta, self.threshold = beta, threshold
+        if beta == 0:
+            raise LayerError("Softplus: beta must not be 0, the formula divides by it")
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write (max(t, 0) + log(1 + e^−|t|))/β into ``y``, with t = βx: the same value, and no overflow."""
+        xp = array_module(x)
+        t = scratch("softplus", x.shape, x.dtype, like=x)
+        xp.multiply(x, self.beta, out=t)
+        linear = t > self.threshold
+        xp.negative(xp.abs(t, out=y), out=y)
+        xp.log1p(xp.exp(y, out=y), out=y)
+        y += xp.maximum(t, 0, out=t)
+        y /= self.beta
+        xp.copyto(y, x, where=linear)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy·σ(βx) into ``dx``."""
+        xp = array_module(dy)
+        xp.multiply(saved, self.beta, out=dx)
+        linear = dx > self.threshold
+        sigmoid(dx, dx)
+        dx *= dy
+        xp.copyto(dx, dy, where=linear)
+
+    def options(self) -> str:
+        """Return the arguments that differ from the defaults."""
+        given = {"beta": (self.beta, 1), "threshold": (self.threshold, 20)}
+        return ", ".join(f"{name}={value}" for name, (value, default) in given.items() if value != default)
+
+
+class SelfGated(Activation):
+    """Base of y = x·g(x), a gate g that x opens for itself.
+
+    y and its slope share the gate, the dear part; so forward works out both and saves the slope.
+    """
+
+    scratch_arrays = 2
+
+    def value_and_slope(self, x: Array, y: Array, slope: Array) -> None:
+        """Write f(x) into ``y`` and f'(x) into ``slope``."""
+        raise TypeError(f"{type(self).__name__} must define value_and_slope")
+
+    def forward(self, x: Array) -> Array:
+        """Return f(x)."""
+        x = self.check_input(x)
+        y, slope = array_module(x).empty_like(x), array_module(x).empty_like(x)
+        self._in_slices(self.value_and_slope, x, y, slope)
+        self.save(slope)
+        return y
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write dy times the slope into ``dx``."""
+        array_module(dy).multiply(dy, saved, out=dx)
+
+
+class SiLU(SelfGated):
+    """y = x·σ(x), also called swish.
+
+    >>> SiLU()(np.array([-1e4, 0.0, 1e4]))
+    array([   -0.,     0., 10000.])
+    """
+
+    def value_and_slope(self, x: Array, y: Array, slope: Array) -> None:
+        """Write x·σ and σ·(1 + x·(1 − σ)), with σ = σ(x)."""
+        sigmoid(x, y)
+        open_gate(x, x, y, slope)
+
+
+def open_gate(x: Array, x_dv: Array, y: Array, slope: Array) -> None:
+    """Turn ``y`` = σ(v(x)) into x·σ, and write the slope σ·(1 + x·v'·(1 − σ)) of that, given x·v'."""
+    array_module(x).subtract(1, y, out=slope)
+    slope *= x_dv
+    slope += 1
+    slope *= y
+    y *= x
+
+
+class GELU(SelfGated):
+    """y = x·Φ(x), or its approximation by tanh.
+
+    Args:
+        approximate: ``'none'``, or ``'tanh'`` for y = x·½(1 + tanh(√(2/π)·(x + 0.044715·x³))), which is x·σ(v)
+            with v = √(8/π)·(x + 0.044715·x³), as ½(1 + tanh u) = σ(2u).
+
+    Raises:
+        LayerError: ``approximate`` is neither.
+
+    >>> GELU()(np.array([-1e4, 0.0, 1e4]))
+    array([   -0.,     0., 10000.])
+    """
+
+    def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+        if approximate not in ("none", "tanh"):
+            raise LayerError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+
+    def value_and_slope(self, x: Array, y: Array, slope: Array) -> None:
+        """Write x·Φ and Φ + x·φ; or x·σ and σ·(1 + x·v'·(1 − σ)), with σ = σ(v)."""
+        if self.approximate == "tanh":
+            x_dv = scratch("x_dv", x.shape, x.dtype, like=x)
+            gelu_cubic(x, 3 * CUBIC, x_dv)
+            gelu_cubic(x, CUBIC, y)
+            sigmoid(y, y)
+            open_gate(x, x_dv, y, slope)
+        else:
+            normal_cdf(x, cdf=y, pdf=slope)
+            slope *= x
+            slope += y
+            y *= x
+
+    def options(self) -> str:
+        """Return the approximation, if any."""
+        return "" if self.approximate == "none" else f"approximate={self.approximate!r}"
+
+
+CUBIC = 0.044715
+
+
+def gelu_cubic(x: Array, c: float, out: Array) -> None:
+    """Write √(8/π)·(x + c·x³) into ``out``."""
+    array_module(x).multiply(x, x, out=out)
+    out *= c
+    out += 1
+    out *= x
+    out *= math.sqrt(8 / math.pi)
+
+
+class Softmax(Activation):
+    """y_i = e^x_i / Σ_j e^x_j over the numbers along one axis, which then add up to 1.
+
+    Args:
+        dim: that axis, counted as in the shape (N, C, H, W).
+
+    Raises:
+        LayerError: the input has no such axis.
+
+    >>> Softmax()(np.array([[1e4, 1e4, -1e4, 1e4]])).round(3)
+    array([[0.333, 0.333, 0.   , 0.333]])
+    """
+
+    saves_output = True
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Array) -> Array:
+        """Return e^x_i / Σ_j e^x_j."""
+        if not -np.ndim(x) <= self.dim < np.ndim(x):
+            raise LayerError(f"{self}: an input of shape {np.shape(x)} has no axis {self.dim}")
+        return super().forward(x)
+
+    def value(self, x: Array, y: Array) -> None:
+        """Write e^(x − max x)/Σ e^(x − max x) into ``y``: the same value, and no overflow."""
+        xp, axis = array_module(x), self._axis(x.ndim)
+        xp.subtract(x, x.max(axis, keepdims=True), out=y)
+        xp.exp(y, out=y)
+        y /= y.sum(axis, keepdims=True)
+
+    def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
+        """Write y·(dy − Σ dy·y) into ``dx``."""
+        xp, axis = array_module(dy), self._axis(dy.ndim)
+        total = xp.multiply(dy, saved, out=dx).sum(axis, keepdims=True)
+        xp.subtract(dy, total, out=dx)
+        dx *= saved
+
+    def _axis(self, rank: int) -> int:
+        """Return the axis `dim` in memory order."""
+        return (0, 3, 1, 2)[self.dim] if rank == 4 else self.dim
+
+    def _in_slices(self, formula: Callable[..., None], *arrays: Array) -> None:
+        """As for all activations, but groups that lie across the batch cannot be cut."""
+        if self.dim % arrays[0].ndim == 0:
+            formula(*(in_memory_order(a) for a in arrays))
+        else:
+            super()._in_slices(formula, *arrays)
+
+    def options(self) -> str:
+        """Return the axis."""
+        return f"dim={self.dim}"
