@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tinycnn import parallel
-from tinycnn.optim import clip_grad_norm_, clip_grad_value_, grad_norm
+from tinycnn.optim import SGD, clip_grad_norm_, clip_grad_value_, grad_norm
 from tinycnn.parameter import Parameter
 
 
@@ -52,6 +52,21 @@ def test_frozen_parameters_count_for_nothing(both):
     np.testing.assert_allclose(clip_grad_norm_(parameters, 0.01), expected.item(), rtol=1e-13)
     clip_grad_value_(parameters, 1e-4)
     np.testing.assert_array_equal(parameters[0].grad, untouched)
+
+
+@pytest.mark.parametrize("frozen", [[], [1], [0, 3]])
+def test_an_optimizers_flat_buffer_will_do(both, frozen):
+    parameters, twins = both
+    for i in frozen:
+        parameters[i].requires_grad = False
+    flat = SGD(parameters).flat
+    trained = [t for i, t in enumerate(twins) if i not in frozen]
+    expected = torch.nn.utils.clip_grad_norm_(trained, 0.05).item()
+    np.testing.assert_allclose(clip_grad_norm_(flat, 0.05), expected, rtol=1e-13)
+    assert_gradients_match(parameters, twins)
+    clip_grad_value_(flat, 1e-3)
+    torch.nn.utils.clip_grad_value_(trained, 1e-3)
+    assert_gradients_match(parameters, twins)
 
 
 def test_by_hand():

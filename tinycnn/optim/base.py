@@ -29,6 +29,7 @@ from ..backend import Array, array_module, to_numpy
 from ..parallel import each_slice
 from ..parameter import FlatParameters
 from .groups import Group, check_values, make_groups, plain
+from .vectors import each_chunk
 
 State: TypeAlias = Mapping[str, Array]
 Past: TypeAlias = dict[str, Any]
@@ -124,7 +125,7 @@ class Optimizer:
         def update(s: slice) -> None:
             self.update(p[s], g[s], {slot: x[s] for slot, x in state.items()}, group, past)
 
-        each_slice(update, p, item_bytes=(4 + len(state)) * p.itemsize)  # p, g, the state, two work arrays
+        each_chunk(update, p, touched=3 + len(state))  # p, g, the state, a work array
 
     def _slot(self, slot: str) -> Array:
         if slot not in self.state:

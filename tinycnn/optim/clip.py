@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..parallel import each_slice, scratch, single_threaded_blas, sum_slices
-from ..parameter import Parameter
+from ..parameter import FlatParameters
 from .groups import members_of
 from .vectors import memory_order
 
@@ -24,28 +24,28 @@ def grad_norm(parameters: Any, norm_type: float = 2.0) -> float:
     and one whose order depends on threads gives other bits in every run.
 
     Args:
-        parameters: a layer, parameters in an order, or one parameter.
+        parameters: a layer, parameters in an order, one parameter, or an optimizer's ``flat``, which is quickest: few
+            long vectors in place of many short ones.
         norm_type: q, greater than 0; ``math.inf`` gives max|g_i|.
 
     Raises:
         ValueError: ``norm_type`` is not greater than 0.
     """
+    return _norm(_gradients(parameters), norm_type)
+
+
+def _norm(gradients: list[Array], norm_type: float) -> float:
     q = float(norm_type)
     if not q > 0:
         raise ValueError(f"grad_norm: norm_type must be greater than 0, got {norm_type!r}")
-    gradients = [p.grad for p in _trained(parameters) if p.size]
+    if not gradients:
+        return 0.0
+    xp = array_module(gradients[0])
+    # The parts are added up where they are: on a GPU there is one number to wait for, not one per gradient.
     with single_threaded_blas():
         if q == math.inf:
-            return float(_total([array_module(g).abs(g).max() for g in gradients], max_of=True))
-        return float(_total([_power_sum(memory_order(g), q) for g in gradients])) ** (1 / q)
-
-
-def _total(parts: list[Array], max_of: bool = False) -> Array:
-    """Return the sum (or maximum) of numbers, each of which may still be on its way on a GPU."""
-    if not parts:
-        return 0.0
-    stack = array_module(parts[0]).stack(parts)
-    return stack.max() if max_of else stack.sum()
+            return float(xp.stack([xp.abs(g).max() for g in gradients]).max())
+        return float(xp.stack([_power_sum(memory_order(g), q) for g in gradients]).sum()) ** (1 / q)
 
 
 def _power_sum(g: Array, q: float) -> Array:
@@ -55,7 +55,10 @@ def _power_sum(g: Array, q: float) -> Array:
         xp = array_module(g)
         a = scratch("optim.norm", g[s].shape, np.float64, like=g)
         xp.absolute(g[s], out=a)
-        a = xp.multiply(a, a, out=a) if q == 2 else xp.power(a, q, out=a)
+        if q == 2:
+            a *= a
+        else:
+            a **= q
         return (a.sum(),)
 
     return sum_slices(task, g, item_bytes=8 + g.itemsize)[0]
@@ -69,7 +72,7 @@ def clip_grad_norm_(
         g ← g · min(1, max_norm/(‖g‖ + 1e-6))
 
     Args:
-        parameters: a layer, parameters in an order, or one parameter.
+        parameters: as for `grad_norm`.
         max_norm: the largest norm to let through.
         norm_type: which norm, see `grad_norm`.
         error_if_nonfinite: raise if the norm is infinite or not a number.  Without it a norm that is not a number
@@ -86,15 +89,15 @@ def clip_grad_norm_(
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm!r}")
-    members = _trained(parameters)
-    norm = grad_norm(members, norm_type)
+    gradients = _gradients(parameters)
+    norm = _norm(gradients, norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {norm}: the loss or a layer has overflowed")
     factor = float(max_norm) / (norm + 1e-6)
     if not factor >= 1:
         with single_threaded_blas(), np.errstate(invalid="ignore"):
-            for p in members:
-                _scale(p.grad, factor)
+            for g in gradients:
+                _scale(g, factor)
     return norm
 
 
@@ -115,9 +118,12 @@ def clip_grad_value_(parameters: Any, clip_value: float) -> None:
     """
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must be at least 0, got {clip_value!r}")
-    for p in _trained(parameters):
-        array_module(p.grad).clip(p.grad, -clip_value, clip_value, out=p.grad)
+    for g in _gradients(parameters):
+        array_module(g).clip(g, -clip_value, clip_value, out=g)
 
 
-def _trained(parameters: Any) -> list[Parameter]:
-    return [p for p in members_of(parameters, "clipping") if p.requires_grad]
+def _gradients(source: Any) -> list[Array]:
+    """Return the gradients of what is not frozen, each on its own or as runs of a flat buffer."""
+    if isinstance(source, FlatParameters):
+        return [source.grad[run] for run in source.runs([p for p in source.parameters if p.requires_grad])]
+    return [p.grad for p in members_of(source, "clipping") if p.requires_grad and p.size]

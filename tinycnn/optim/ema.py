@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, to_numpy
-from ..parallel import each_slice, single_threaded_blas
+from ..parallel import single_threaded_blas
 from ..parameter import channels_last
 from .groups import members_of
-from .vectors import lerp, memory_order, work
+from .vectors import each_chunk, lerp, memory_order, work
 
 
 class EMA:
@@ -151,4 +151,4 @@ def _follow(average: Array, value: Array, weight: float) -> None:
         else:
             lerp(average[s], value[s], weight, work(average[s], "a"))
 
-    each_slice(task, average, item_bytes=3 * average.itemsize)
+    each_chunk(task, average, touched=3)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from ..messages import nearest
 from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .adaptive import Adadelta, Adagrad, RMSprop
 from .base import Optimizer
@@ -198,7 +198,7 @@ def create_schedule(name: str, optimizer: Optimizer, total: int, warmup: int = 0
 
 def _find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}{_nearest(name, known)} (known: {', '.join(known)})")
+        raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)} (known: {', '.join(known)})")
     return known[name]
 
 
@@ -210,10 +210,5 @@ def _arguments(make: Callable[..., Any], skip: int) -> dict[str, Any]:
 def _refuse_unknown(owner: str, given: Iterable[str], accepted: Mapping[str, Any]) -> None:
     for argument in given:
         if argument not in accepted:
-            hint = _nearest(argument, accepted)
+            hint = nearest(argument, accepted)
             raise ValueError(f"{owner} takes no {argument!r}{hint} (it takes {', '.join(accepted) or 'nothing'})")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
