@@ -1,1 +1,24 @@
-"""train."""
+"""Training: the loop, checkpoints, and runs that can be stopped at any moment."""
+
+from .checkpoint import Checkpoint, CheckpointError, load, load_into, save
+from .diagnose import NonFiniteError, diagnose, find_non_finite
+from .run import Run
+from .settings import Settings
+from .trainer import Row, Sums, Trainer, evaluate
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "NonFiniteError",
+    "Row",
+    "Run",
+    "Settings",
+    "Sums",
+    "Trainer",
+    "diagnose",
+    "evaluate",
+    "find_non_finite",
+    "load",
+    "load_into",
+    "save",
+]

@@ -1,0 +1,78 @@
+"""The command line: ``tinycnn`` and ``python -m tinycnn``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from .errors import CommandError
+from .inspect import gradcheck, list_models, summary
+from .train import Interruption, train
+from .use import evaluate, predict
+
+app = typer.Typer(
+    name="tinycnn",
+    help="Train convolutional networks whose every backward pass is written by hand.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("predict")(predict)
+app.command("models")(list_models)
+app.command("summary")(summary)
+app.command("gradcheck")(gradcheck)
+
+UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+"""What typer raises for a wrong option or argument (newer versions bring click along under another name)."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tinycnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: after the program's name; by default those of this process.
+    """
+    try:
+        return app(args=arguments, standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = None
+        return 1
+    except Interruption as interruption:
+        return _say(str(interruption), interruption.code)
+    except CommandError as error:
+        return _say(f"error: {error}", error.code)
+    except UsageProblem as error:
+        return _usage(error)
+
+
+def _usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command at all: its words are the help
+        print(error.format_message())
+        return 0
+    return _say(f"error: {error.format_message()}", error.exit_code)
+
+
+def _say(words: str, code: int) -> int:
+    print(f"tinycnn: {words}", file=sys.stderr)
+    return code

@@ -1,0 +1,45 @@
+"""Words for what went wrong: one line on standard error, and an exit code.
+
+2 is for what the user asked (a name, a file, a value), 1 for a training that failed, 130 (128 + SIGINT) for
+an interruption.  Anything unforeseen is a bug, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BAD_INPUT, FAILED = 2, 1
+
+
+class CommandError(Exception):
+    """A command ends with one line: the message.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int = BAD_INPUT) -> None:
+        super().__init__(" ".join(message.split()))
+        self.code = code
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Around the part of a command that looks at what the user gave it: errors there are about the input."""
+    from ..backend import DeviceError
+
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(words_of(error)) from error
+    except (ValueError, DeviceError) as error:
+        raise CommandError(str(error)) from error
+
+
+def words_of(error: OSError) -> str:
+    """Return what the system said, file first: ``runs/a: Permission denied``."""
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}: choose another place, or check permissions"

@@ -1,0 +1,295 @@
+"""A training run from settings to result, in a folder that survives whatever moment it is stopped at.
+
+=============================  ===========================================================================
+config.json                    all it takes to repeat the run: settings, versions, machine
+metrics.jsonl                  a line per epoch
+last.safetensors               the weights after the last epoch finished
+best.safetensors               the weights of the best one; a checkpoint that can be used without the rest
+training_state.safetensors     all it takes to go on: weights, optimizer, schedule, random streams, place
+result.json                    the end of the story: accuracy on the test images
+curves.png                     loss and accuracy by epoch, if matplotlib is there
+=============================  ===========================================================================
+
+**Whenever it is killed.**  ``training_state`` holds everything, so its rename commits an epoch; the other files
+are written before it.  A run killed between them goes back to the state and writes the same bytes again.
+
+**An honest number.**  The best epoch is chosen on a part of the training images set aside.  The test images are
+looked at once, at the end, with the weights of that epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, data, models, parallel
+from ..backend import resolve_device, to_device
+from ..data import Dataset, Loader, RandomShift
+from ..losses import CrossEntropyLoss
+from ..optim import join_state, split_state
+from . import checkpoint, curves
+from .checkpoint import TRAINING_STATE, CheckpointError
+from .files import write_json, write_json_lines
+from .settings import Settings
+from .trainer import Row, Trainer, evaluate
+
+EVALUATION_BATCH = 256
+"""Fixed, so that an accuracy measured again is the same number."""
+
+
+class Run:
+    """One run: its settings, its folder, and everything made from the settings.
+
+    Made by `Run.new` or `Run.resume`.
+
+    Attributes:
+        folder: where its files are.
+        settings: what decides the result.
+        trainer: does the work; `Trainer.stop` interrupts it.
+        training, validation, test: loaders; validation is None if nothing is set aside.
+        train_set: the training images, of the size that the network takes.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None) -> None:
+        self.settings, self.folder = settings, folder
+        self.device, self.data_dir = resolve_device(device), data_dir
+        published = data.load(settings.data, "train", data_dir)
+        test = data.load(settings.data, "test", data_dir)
+        train, held_out = published, None
+        if settings.val_fraction > 0:
+            train, held_out = data.split_validation(published, settings.val_fraction, settings.seed)
+        size = models.architecture(settings.model).input_shape[1:]
+        self.preprocessing = preprocessing(published, size)
+        self.train_set = data.prepare(train, size)
+        self.training = self._loader(self.train_set, training=True)
+        self.validation = None if held_out is None else self._loader(data.prepare(held_out, size))
+        self.test = self._loader(data.prepare(test, size))
+        model = models.create(settings.model, published.num_classes, published.shape[0], settings.seed)
+        model.astype(settings.precision).to(self.device)
+        optimizer = settings.make_optimizer(model)
+        schedule = settings.make_schedule(optimizer, len(self.training))
+        self.trainer = Trainer(model, optimizer, CrossEntropyLoss(), schedule=schedule, after_epoch=[self._keep])
+
+    def _loader(self, dataset: Dataset, training: bool = False) -> Loader:
+        s = self.settings
+        return Loader(
+            to_device(dataset.images, self.device),
+            to_device(dataset.labels, self.device),
+            s.batch_size if training else EVALUATION_BATCH,
+            shuffle=training,
+            seed=s.seed,
+            transform=RandomShift(s.shift) if training and s.shift else None,
+            normalize=dataclasses.replace(dataset.normalize, dtype=s.precision),
+        )
+
+    # ---- beginning -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def new(cls, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None) -> Run:
+        """Make everything from the settings, and then the folder.
+
+        Raises:
+            ValueError: settings, data or device cannot be used.
+            FileExistsError: the folder has something in it.
+            OSError: the folder cannot be made or written to.
+        """
+        if folder.is_dir() and any(folder.iterdir()):
+            cure = f"continue with tinycnn train --resume {folder}" if (folder / "config.json").is_file() else "keep it"
+            raise FileExistsError(f"{folder}: there is something in this folder already: name another, or {cure}")
+        run = cls(settings, folder, device, data_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", run.config())
+        run.save_state()
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, device: str | None, data_dir: str | None, epochs: int | None = None) -> Run:
+        """Go on with a run where its state was last saved.
+
+        Args:
+            folder: of the run.
+            device, data_dir: where they are now, if not where they were.
+            epochs: more of them, if the learning rate does not depend on their number.
+
+        Raises:
+            CheckpointError: no run, or its files are damaged.
+            ValueError: epochs that do not fit; data or device cannot be used.
+            OSError: the folder cannot be written to.
+        """
+        config = read_config(folder)
+        try:
+            settings = Settings.from_dict(config["settings"])
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: not what tinycnn {__version__} wrote ({error}): restore it, "
+                "or start a new run"
+            ) from None
+        settings = _with_epochs(settings, epochs)
+        run = cls(settings, folder, device or config.get("device", "cpu"), data_dir or config.get("data_dir"))
+        run.load_state()
+        if epochs is not None and settings.epochs != config["settings"]["epochs"]:
+            (folder / "result.json").unlink(missing_ok=True)
+            write_json(folder / "config.json", config | {"settings": settings.to_dict()})
+        write_json_lines(folder / "metrics.jsonl", run.trainer.history)
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """Return what config.json holds."""
+        return {
+            "settings": self.settings.to_dict(),
+            "device": self.device,
+            "data_dir": self.data_dir and os.path.abspath(self.data_dir),
+            "threads": parallel.get_num_threads(),
+            "command": sys.argv,
+            "versions": {"tinycnn": __version__, "numpy": np.__version__, "python": platform.python_version()},
+            "platform": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+        }
+
+    # ---- middle --------------------------------------------------------------------------------------------
+
+    def fit(self) -> bool:
+        """Train to the end, or until the trainer is stopped, and save.  Returns whether all epochs are done."""
+        finished = self.trainer.fit(self.training, self.settings.epochs, self.validation)
+        if not finished:
+            self.save_state()
+        return finished
+
+    def _keep(self, trainer: Trainer, row: Row) -> None:
+        """After an epoch: the weights, the line, and last of all the state, which commits them."""
+        for name in ("best", "last"):
+            if name == "last" or best_epoch(trainer.history) == trainer.epoch:
+                self.save_weights(self.folder / f"{name}.safetensors", row)
+        write_json_lines(self.folder / "metrics.jsonl", trainer.history)
+        self.save_state()
+
+    def save_weights(self, path: Path, row: Row) -> None:
+        """Write the present weights as a checkpoint that can be used by itself."""
+        metrics = {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
+        checkpoint.save(self.trainer.model, path, preprocessing=self.preprocessing, metrics=metrics)
+
+    def save_state(self) -> None:
+        """Write all it takes to go on from here, in one step."""
+        state = self.trainer.state_dict()
+        optimizer, rest = split_state(state.pop("optimizer"))
+        arrays = {f"model/{name}": value for name, value in state.pop("model").items()}
+        arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
+        metadata = {"kind": TRAINING_STATE, "settings": self.settings.to_dict(), "optimizer": rest, "trainer": state}
+        checkpoint.write(self.folder / "training_state.safetensors", arrays, metadata)
+
+    def load_state(self) -> None:
+        """Go back, or on, to the state saved last.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or of other settings than this run's.
+        """
+        saved = checkpoint.read(self.folder, TRAINING_STATE)
+        ours, theirs = self.settings.to_dict(), saved.metadata["settings"]
+        for name in ours:
+            if name != "epochs" and ours[name] != theirs.get(name):
+                raise CheckpointError(
+                    f"{saved.path}: its {name} was {theirs.get(name)!r}, config.json says {ours[name]!r}: "
+                    "these files are not of one run"
+                )
+        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
+        for name, array in saved.arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = array
+        optimizer = join_state(parts["optimizer"], saved.metadata["optimizer"])
+        try:
+            self.trainer.load_state_dict({**saved.metadata["trainer"], "model": parts["model"], "optimizer": optimizer})
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{saved.path}: does not fit this run: {error}") from None
+
+    # ---- end -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, Any]:
+        """Measure the best weights on the test images, once, and write down the result; or return the one there is."""
+        path = self.folder / "result.json"
+        if path.is_file():
+            return {**json.loads(path.read_text()), "run": str(self.folder)}
+        model = checkpoint.load(self.folder / "best.safetensors", self.device)
+        means = evaluate(model, self.test)
+        history, best = self.trainer.history, best_epoch(self.trainer.history)
+        seconds = sum(row["seconds"] for row in history)
+        result = {
+            "test_accuracy": means["accuracy"],
+            "test_loss": means["loss"],
+            "val_accuracy": history[best - 1].get("val_accuracy"),
+            "best_epoch": best,
+            "epochs": len(history),
+            "seconds": round(seconds, 3),
+            "parameters": model.num_parameters(),
+            "run": str(self.folder),
+            **self.settings.to_dict(),
+            "device": self.device,
+            "threads": parallel.get_num_threads(),
+            "tinycnn": __version__,
+        }
+        write_json(path, result)
+        return result
+
+    def draw(self) -> bool:
+        """Draw the curves; returns whether that was possible."""
+        return curves.draw(self.trainer.history, self.folder / "curves.png", best_epoch(self.trainer.history))
+
+
+def best_epoch(history: list[Row]) -> int:
+    """Return the number of the best epoch: highest validation accuracy, then lowest validation loss.
+
+    The last one if there was no validation; 0 if there was no epoch.
+    """
+    if not history or "val_accuracy" not in history[0]:
+        return len(history)
+    return max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"]
+
+
+def preprocessing(dataset: Dataset, size: tuple[int, int]) -> dict[str, Any]:
+    """Return how images become inputs, for a checkpoint's metadata: all that ``predict`` and ``eval`` need."""
+    return {
+        "data": dataset.name,
+        "classes": dataset.classes,
+        "image_size": dataset.shape[1:],
+        "input_size": size,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what the config.json of a run folder holds.
+
+    Raises:
+        CheckpointError: there is no such folder or file, or it is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        what = "has no config.json, so it is not a run folder" if folder.exists() else "there is no such folder"
+        raise CheckpointError(f"{folder}: {what}: name one that tinycnn train made")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}): restore it, or start a new run") from None
+    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+        raise CheckpointError(f"{path}: has no settings: restore it, or start a new run")
+    return config
+
+
+def _with_epochs(settings: Settings, epochs: int | None) -> Settings:
+    if epochs is None or epochs == settings.epochs:
+        return settings
+    if epochs < settings.epochs:
+        raise ValueError(f"epochs must be at least the run's {settings.epochs}, got {epochs}")
+    if settings.schedule != "none":
+        raise ValueError(
+            f"the learning rate of this run ({settings.schedule}) is made for {settings.epochs} epochs: only a run "
+            "with --schedule none can have more; start a new one"
+        )
+    return dataclasses.replace(settings, epochs=epochs)

@@ -1,0 +1,275 @@
+"""The training loop.
+
+One step of it, `Trainer.step`, is all of deep learning in five lines: how the network answers, how wrong that
+is, which way every weight should move, and the move.  Everything else here is counting, and being able to
+stop and go on: `Trainer.state_dict` holds the weights, the optimizer, the schedule, the random streams and the
+place in the epoch, so a run that goes on from it takes the very steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from ..backend import CPU, Array, array_module, device_of
+from ..layers.base import Layer
+from ..optim import Optimizer, ReduceLROnPlateau, clip_grad_norm_
+from .diagnose import NonFiniteError, diagnose
+
+Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+"""``loss, dlogits = loss_fn(logits, targets)``, the loss being a mean over the batch."""
+Row: TypeAlias = dict[str, Any]
+"""What is known of one epoch: a line of ``metrics.jsonl``."""
+
+CHECK_EVERY = 20
+"""On a GPU, looking at a loss means waiting for it: only one batch in so many is checked for being finite."""
+
+
+class Batches(Protocol):
+    """Where batches come from: `tinycnn.data.Loader` is one."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Return the batches of an epoch, from number ``start`` on; the same each time it is asked."""
+
+
+class Sums:
+    """Running sums of an epoch, kept where the network is: adding to them never waits for a GPU."""
+
+    def __init__(self, loss: float = 0.0, correct: int = 0, labels: int = 0, examples: int = 0) -> None:
+        self.loss: Array = loss
+        self.correct: Array = correct
+        self.labels, self.examples = labels, examples
+
+    def add(self, loss: Array, logits: Array, targets: Array) -> None:
+        """Count a batch; accuracy only where the targets are labels."""
+        self.loss = self.loss + loss.astype(np.float64) * len(logits)
+        self.examples += len(logits)
+        if targets.dtype.kind in "iu":
+            self.correct = self.correct + (logits.argmax(axis=1) == targets).sum()
+            self.labels += targets.size
+
+    def means(self) -> dict[str, float]:
+        """Return ``loss``, and ``accuracy`` between 0 and 1, over what was counted."""
+        means = {"loss": float(self.loss) / max(self.examples, 1)}
+        return means | ({"accuracy": int(self.correct) / self.labels} if self.labels else {})
+
+    def state(self) -> list[Any]:
+        """Return the arguments that make an equal object."""
+        return [float(self.loss), int(self.correct), self.labels, self.examples]
+
+
+class Trainer:
+    """Trains a network.
+
+    Args:
+        model: the network; its gradient with respect to the images is switched off (nobody wants it).
+        optimizer: over the model's parameters.
+        loss_fn: see `Loss`.
+        schedule: of the learning rate, made for ``optimizer``; stepped after every batch, a `ReduceLROnPlateau`
+            after every epoch, with the validation loss (the training loss if there is no validation).
+        clip_norm: shrink the gradients of each step to this norm at most.
+        after_batch: called with the trainer after every batch.
+        after_epoch: called with the trainer and the `Row` after every epoch.
+
+    Attributes:
+        epoch: epochs finished.
+        batch: batches done of the one under way.
+        sums: of the one under way.
+        history: a `Row` for each epoch finished.
+        stopping: whether `stop` was called.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        optimizer: Optimizer,
+        loss_fn: Loss,
+        *,
+        schedule: Any = None,
+        clip_norm: float | None = None,
+        after_batch: Iterable[Callable[[Trainer], None]] = (),
+        after_epoch: Iterable[Callable[[Trainer, Row], None]] = (),
+    ) -> None:
+        self.model, self.optimizer, self.loss_fn, self.schedule = model, optimizer, loss_fn, schedule
+        self.clip_norm = clip_norm
+        self.after_batch, self.after_epoch = list(after_batch), list(after_epoch)
+        self.epoch = self.batch = 0
+        self.sums, self.seconds, self.history = Sums(), 0.0, list[Row]()
+        self.stopping = False
+        self._check_every = 1 if device_of(optimizer.flat.data) == CPU else CHECK_EVERY
+        model.require_dx(False)
+
+    # ---- training ------------------------------------------------------------------------------------------
+
+    def step(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Learn from one batch: images and their labels.  Returns (loss, logits) as they were before the update."""
+        before = self.model.random_state()
+        logits = self.model.forward(x)
+        loss, dlogits = self.loss_fn(logits, y)
+        self._check_loss(loss, x, before)
+
+        self.optimizer.zero_grad()
+        self.model.backward(dlogits)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model, self.clip_norm)
+        self.optimizer.step()
+
+        if self.schedule is not None and not self._waits_for_epoch():
+            self.schedule.step()
+        return loss, logits
+
+    def fit(self, loader: Batches, epochs: int, validation: Batches | None = None) -> bool:
+        """Train until ``epochs`` epochs are finished, those before included, or `stop` is called.
+
+        Args:
+            loader: of the training batches.
+            epochs: in all.
+            validation: batches to measure the network on after each epoch.
+
+        Returns:
+            Whether all epochs are finished.
+
+        Raises:
+            NonFiniteError: the loss became infinite or not a number; the message says where that began.
+        """
+        while self.epoch < epochs and not self.stopping:
+            self._train_epoch(loader)
+            if self.batch == len(loader) and not self.stopping:
+                self._finish_epoch(validation)
+        return self.epoch >= epochs
+
+    def stop(self) -> None:
+        """Ask `fit` to return after the batch under way; may be called from a signal handler."""
+        self.stopping = True
+
+    def _train_epoch(self, loader: Batches) -> None:
+        self.model.train()
+        start = time.perf_counter()
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss is looked at instead
+            for x, y in loader.epoch(self.epoch, self.batch):
+                loss, logits = self.step(x, y)
+                self.sums.add(loss, logits, y)
+                self.batch += 1
+                now = time.perf_counter()
+                self.seconds, start = self.seconds + now - start, now
+                for tell in self.after_batch:
+                    tell(self)
+                if self.stopping:
+                    return
+
+    def _finish_epoch(self, validation: Batches | None) -> None:
+        """Measure, write down, and get ready for the next epoch."""
+        self._check_parameters()
+        means = self.sums.means()
+        row: Row = {"epoch": self.epoch + 1, **{f"train_{name}": value for name, value in means.items()}}
+        if validation is not None:
+            means = evaluate(self.model, validation, self.loss_fn)
+            row |= {f"val_{name}": value for name, value in means.items()}
+        row |= {"lr": self.optimizer.param_groups[0]["lr"], "seconds": round(self.seconds, 3)}
+        row["images_per_second"] = round(self.sums.examples / max(self.seconds, 1e-9), 1)
+        if self._waits_for_epoch():
+            self.schedule.step(means["loss"])
+        self.history.append(row)
+        self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, Sums(), 0.0
+        for tell in self.after_epoch:
+            tell(self, row)
+
+    def _waits_for_epoch(self) -> bool:
+        return isinstance(self.schedule, ReduceLROnPlateau)
+
+    # ---- when numbers run away -----------------------------------------------------------------------------
+
+    def _check_loss(self, loss: Array, x: Array, before: Mapping[str, list[int]]) -> None:
+        """Raise NonFiniteError if the loss of the batch ``x`` is not finite; ``before`` draws the same dropout."""
+        if self.batch % self._check_every == 0 and not np.isfinite(float(loss)):
+            self.model.set_random_state(before)
+            raise NonFiniteError(self._place(f"loss became {float(loss)}"), diagnose(self.model, x))
+
+    def _check_parameters(self) -> None:
+        """Raise NonFiniteError if the last update of an epoch left a parameter that is not finite."""
+        data = self.optimizer.flat.data
+        if not bool(array_module(data).isfinite(data).all()):
+            self.batch -= 1
+            raise NonFiniteError(self._place("weights became infinite or nan"), diagnose(self.model))
+
+    def _place(self, what: str) -> str:
+        return f"{what} at epoch {self.epoch + 1}, batch {self.batch + 1}"
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all it takes to go on from here; arrays under ``model`` and ``optimizer``, the rest is JSON."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "random": self.model.random_state(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": self.sums.state(),
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a saved trainer stood; the model, optimizer and schedule must be made alike.
+
+        Raises:
+            ValueError: they are not.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.model.set_random_state(state["random"])
+        self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
+        self.sums, self.history = Sums(*state["sums"]), list(state["history"])
+
+
+def evaluate(model: Layer, loader: Batches, loss_fn: Loss | None = None) -> dict[str, float]:
+    """Measure a network, in evaluation mode; the mode it was in is restored.
+
+    Args:
+        model: the network.
+        loader: of the batches; its epoch 0 is taken, so it had better not shuffle (the sums would round otherwise).
+        loss_fn: cross-entropy by default.
+
+    Returns:
+        The mean ``loss`` and, where targets are labels, the ``accuracy`` between 0 and 1.
+
+    Raises:
+        NonFiniteError: the loss is infinite or not a number.
+    """
+    if loss_fn is None:
+        from ..losses import CrossEntropyLoss
+
+        loss_fn = CrossEntropyLoss()
+    modes = [(layer, layer.training, layer.saving) for layer in model.layers()]
+    model.eval()
+    sums = Sums()
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for x, y in loader.epoch(0):
+                logits = model.forward(x)
+                sums.add(loss_fn(logits, y)[0], logits, y)
+        means = sums.means()
+        if not np.isfinite(means["loss"]):
+            raise NonFiniteError(f"loss on held-out images is {means['loss']}", _first_trouble(model, loader))
+        return means
+    finally:
+        for layer, training, saving in modes:
+            layer.training, layer.saving = training, saving
+
+
+def _first_trouble(model: Layer, loader: Batches) -> str | None:
+    """Return where the first non-finite value comes from, going through the batches once more."""
+    for x, _ in loader.epoch(0):
+        if (found := diagnose(model, x)) is not None:
+            return found
+    return None
