@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinycnn.kernels.window import Window, pad, positions
@@ -44,3 +44,41 @@ def test_padding_surrounds_the_image(window, value):
     padded = pad(x, window, value)
     np.testing.assert_array_equal(padded, wanted)
     np.testing.assert_array_equal(padded[window.interior(4, 5)], x)
+
+
+@given(WINDOWS, st.integers(1, 9), st.integers(1, 9))
+def test_visits_are_the_taps_that_lie_on_the_image(window, H, W):
+    x = np.arange(1.0, H * W + 1).reshape(1, H, W, 1)
+    OH, OW = window.out_size(H, W)
+    padded = pad(x, window).copy()
+    taps, visits = list(window.taps(OH, OW)), list(window.visits(H, W))
+    assert len(taps) == len(visits)
+    for (_, _, rows, columns), (pixels, cells) in zip(taps, visits, strict=True):
+        if OH and OW:
+            met = np.zeros((1, OH, OW, 1))
+            met[cells] = x[pixels]
+            np.testing.assert_array_equal(met, padded[:, rows, columns])
+
+
+@given(WINDOWS, st.integers(1, 12), st.integers(1, 12))
+def test_rounding_up_visits_the_last_rows_unless_the_window_starts_beyond_them(window, H, W):
+    up = window.ceiled(H, W)
+    for axis, size in enumerate((H, W)):
+        k, s, d, (before, after) = window.kernel[axis], window.stride[axis], window.dilation[axis], window.padding[axis]
+        reach = d * (k - 1) + 1
+        assume(after < reach)  # or the window is on padding alone even when rounding down
+        ends = [start + reach for start in range(-before, size, s)]
+        counted = len([end for end in ends if end - s < size + after or end <= size + after])
+        assert up.out_size(H, W)[axis] == counted
+        assert up.padding[axis][0] == before
+        assert up.padding[axis][1] >= after
+
+
+@given(WINDOWS)
+def test_disjoint_windows_see_no_pixel_twice(window):
+    OH, OW = window.out_size(9, 10)
+    seen = np.zeros(window.padded_size(9, 10), int)
+    for _, _, rows, columns in window.taps(OH, OW):
+        seen[rows, columns] += OH > 0 and OW > 0
+    if window.is_disjoint:
+        assert seen.max() <= 1

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..backend import Array, array_module
 from ..parallel import scratch
+
+Index: TypeAlias = tuple[slice, slice, slice]
+"""Index of an (n, H, W, C) array."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,12 @@ class Window:
         """Whether every output cell sees just the input cell at its own place (1×1, stride 1, no padding)."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not self.is_padded
 
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether no pixel is seen from two positions, because the steps are as long as the window."""
+        steps = zip(self.stride, self.kernel, self.dilation, strict=True)
+        return all(s > d * (k - 1) for s, k, d in steps)
+
     def taps(self, OH: int, OW: int) -> Iterator[tuple[int, int, slice, slice]]:
         """(kh, kw, rows, columns) of every cell of the window, row by row.
 
@@ -59,10 +71,47 @@ class Window:
                 columns = slice(kw * DW, kw * DW + SW * (OW - 1) + 1, SW)
                 yield kh, kw, rows, columns
 
-    def interior(self, H: int, W: int) -> tuple[slice, slice, slice]:
+    def visits(self, H: int, W: int) -> Iterator[tuple[Index, Index]]:
+        """(pixels, positions) of every cell of the window, row by row, with the padding left out.
+
+        A cell lies within the (n, H, W, C) image at some of the OH·OW positions only.  There, ``y[positions]``
+        meets ``x[pixels]``; so a padded image need never be built.
+        """
+        sides = zip((H, W), self.out_size(H, W), self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        rows, columns = ([_inside(k * d - p, s, size, out) for k in range(K)] for size, out, K, s, (p, _), d in sides)
+        for (h, oh), (w, ow) in itertools.product(rows, columns):
+            yield (slice(None), h, w), (slice(None), oh, ow)
+
+    def ceiled(self, H: int, W: int) -> Window:
+        """Return the window that also visits the rows and columns which rounding down would leave out.
+
+        It has more padding below and to the right of the image.  A position that starts in that padding, or
+        in the window's own, is dropped, as in PyTorch's ``ceil_mode``.
+        """
+
+        def end(size: int, k: int, s: int, d: int, pads: tuple[int, int]) -> int:
+            reach = d * (k - 1) + 1
+            last = -(-(size + sum(pads) - reach) // s)  # index of the last position, rounded up
+            if last * s >= size + pads[0]:
+                last -= 1
+            return max(pads[1], last * s + reach - size - pads[0])
+
+        bottom, right = map(end, (H, W), self.kernel, self.stride, self.dilation, self.padding)
+        (top, _), (left, _) = self.padding
+        return dataclasses.replace(self, padding=((top, bottom), (left, right)))
+
+    def interior(self, H: int, W: int) -> Index:
         """Return the index of the image itself within its padded (n, H + pads, W + pads, C) version."""
         top, left = self.padding[0][0], self.padding[1][0]
         return slice(None), slice(top, top + H), slice(left, left + W)
+
+
+def _inside(offset: int, stride: int, size: int, out: int) -> tuple[slice, slice]:
+    """Return the pixels offset + stride·o, o in ``range(out)``, that lie in ``range(size)``, and those o."""
+    first = max(-(offset // stride), 0)
+    end = max(min((size - 1 - offset) // stride + 1, out), first)
+    start = min(offset + stride * first, size)
+    return slice(start, start + stride * (end - first), stride), slice(first, end)
 
 
 def pad(x: Array, window: Window, value: float = 0.0, name: str = "padded") -> Array:
