@@ -81,6 +81,7 @@ def test_forward_and_all_gradients_are_pytorchs(options, groups, bias, N, seed):
         assert relative_error(ours.bias.grad, theirs.bias.grad.numpy()) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # PyTorch's: it is slower then
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, (4, 3), (2, 5)])
 @pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
 def test_same_padding_is_pytorchs(kernel_size, dilation):
