@@ -23,7 +23,7 @@ BUGS = {
     "rebinds": (["gradients accumulate"], "weight is assigned"),
     "mutates dy": (["inputs unmutated"], "has changed dy in place"),
     "mutates x": (["inputs unmutated"], "has changed x in place"),
-    "mutates weight": (["inputs unmutated"], "has changed weight in place"),
+    "mutates weight": (["backward repeatable", "inputs unmutated"], "has changed weight in place"),
     "keeps": (["backward repeatable"], "x: other bits the second time"),
     "offset": (["linear in dy", "zero for dy = 0"], "for x"),
     "wrong shape": (["shapes and dtypes"], "x has (4, 2) float64, expected (4, 3) float64"),
@@ -37,7 +37,7 @@ def test_broken_rules_are_named(bug, broken, words):
     findings = gradcheck(Linear(bug), normal(4, 3)).findings
     assert [finding.rule for finding in findings] == RULES
     assert [finding.rule for finding in findings if not finding.ok] == broken
-    assert words in next(finding.detail for finding in findings if not finding.ok)
+    assert any(words in finding.detail for finding in findings)
 
 
 @pytest.mark.parametrize(("layer", "x"), RIGHT.values(), ids=RIGHT)

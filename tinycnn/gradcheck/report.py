@@ -45,11 +45,15 @@ class Entry:
 
 @dataclass
 class Finding:
-    """One rule of the contract between forward and backward, and whether it is kept."""
+    """One rule of the contract between forward and backward, whether it is kept, and if not, how it is broken."""
 
     rule: str
     ok: bool
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.ok:
+            self.detail = ""
 
 
 @dataclass
