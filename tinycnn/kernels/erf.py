@@ -2,10 +2,10 @@
 
 **Idea.**  Far from 0 both Φ(−a) and the density φ(a) = e^(−a²/2)/√(2π) vanish too fast for any polynomial,
 but their quotient, Mills' ratio M(a) = Φ(−a)/φ(a), falls slowly and smoothly from √(π/2) to 0.  One
-polynomial stands in for M on the whole half line, after a change of variable that brings it to [−1, 1]::
+polynomial stands in for M on the whole half line, after a change of variable that brings it to [0, 1)::
 
-    a = |x|,   t = (a − 5)/(a + 5),   M(a) ≈ p(t) = Σ_j c_j T_j(t)      T_j: Chebyshev polynomials
-    Φ(−a) = φ(a)·p(t),   Φ(a) = 1 − Φ(−a)
+    a = |x|,   s = a/(a + 5),   M(a) ≈ p(s) = Σ_j c_j T_j(2s − 1)       T_j: Chebyshev polynomials
+    Φ(−a) = φ(a)·p(s),   Φ(a) = 1 − Φ(−a)
 
 No branch, no table, the same operations for every x; and small values of Φ on the left keep their relative
 accuracy, which ½·(1 + erf) loses to cancellation.
@@ -15,7 +15,7 @@ used: 23 in float64 (error of Φ below 5·10⁻¹⁶), 11 in float32 (below 2·1
 
 Sources: the change of variable is that of Shepherd & Laframboise 1981, "Chebyshev approximation of
 (1 + 2x) exp(x²) erfc x".  The coefficients are c_j = (2/n)·Σ_i M(a_i)·cos(j·θ_i) over n = 96 nodes
-t_i = cos θ_i, θ_i = π·(i + ½)/n (half of that for j = 0), summed with 60 digits.
+2s_i − 1 = cos θ_i, θ_i = π·(i + ½)/n (half of that for j = 0), summed with 60 digits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..backend import Array, array_module
 from ..parallel import scratch
 
 MIDDLE = 5.0
-"""The a that is mapped to t = 0."""
+"""The a that is mapped to s = ½."""
 FAR = 40.0
 """Beyond this Φ(−a) and φ(a) are 0 even in float64."""
 TERMS = {"float32": 11, "float64": 23}
@@ -63,8 +63,10 @@ COEFFICIENTS = (
 
 @functools.lru_cache
 def mills_polynomial(dtype: str) -> tuple[float, ...]:
-    """Return the coefficients of p(t) in powers of t, highest power first, as many as ``dtype`` needs."""
-    return tuple(np.polynomial.chebyshev.cheb2poly(COEFFICIENTS[: TERMS[dtype]])[::-1].tolist())
+    """Return the coefficients of p(s) in powers of s, highest power first, as many as ``dtype`` needs."""
+    in_t = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(COEFFICIENTS[: TERMS[dtype]]))
+    in_s = in_t(np.polynomial.Polynomial([-1, 2]))  # t = 2s − 1
+    return tuple(in_s.coef[::-1].tolist())
 
 
 def normal_cdf(x: Array, cdf: Array, pdf: Array) -> None:
@@ -75,25 +77,23 @@ def normal_cdf(x: Array, cdf: Array, pdf: Array) -> None:
         cdf, pdf: of the shape and dtype of ``x``.
     """
     xp = array_module(x)
-    t = scratch("cdf", x.shape, x.dtype, like=x)
-    xp.minimum(xp.abs(x, out=t), FAR, out=t)
+    a = s = scratch("cdf", x.shape, x.dtype, like=x)
+    xp.minimum(xp.abs(x, out=a), FAR, out=a)
 
     # φ = e^(−a²/2)/√(2π)
-    xp.multiply(t, t, out=pdf)
+    xp.multiply(a, a, out=pdf)
     pdf *= -0.5
     xp.exp(pdf, out=pdf)
     pdf *= 1 / math.sqrt(2 * math.pi)
 
-    # t = (a − 5)/(a + 5) = 1 − 10/(a + 5)
-    t += MIDDLE
-    xp.divide(-2 * MIDDLE, t, out=t)
-    t += 1
+    # s = a/(a + 5), in the place of a
+    s /= xp.add(a, MIDDLE, out=cdf)
 
-    # p(t), by Horner's rule
+    # p(s), by Horner's rule
     highest, *others = mills_polynomial(x.dtype.name)
     cdf.fill(highest)
     for c in others:
-        cdf *= t
+        cdf *= s
         cdf += c
 
     # Φ(−a) = φ·p, and Φ(x) = |[x > 0] − Φ(−a)|: 1 − Φ(−a) on the right, Φ(−a) itself on the left

@@ -26,13 +26,12 @@ that over j gives the formula of the table.
 
 **At the kink** of ReLU and LeakyReLU, x = 0, the slope is that of the left side, as in PyTorch.
 
-**Overflow.**  Numbers of any size give the right limit: e^−x may become ∞, and 1/(1 + ∞) is 0, as it should be;
+**Overflow.**  Large numbers give the right limit: e^−x may become ∞, and 1/(1 + ∞) is 0, as it should be;
 softmax and softplus first take the largest exponent out.
 
 **Cost.**  Bound by memory, so the work is done in slices of the batch that stay in a core's cache, in few passes.
-
-**Saved for backward:** one array, the column "saved".  Where f' can be told from y, that is y, which the next
-layer keeps anyway.
+**Saved for backward:** one array, the last column.  Where f' can be told from y, that is y, which the next layer
+keeps anyway; where f' shares its dear part with y, it is f' itself, worked out in the forward.
 
 Sources: ReLU: Nair & Hinton 2010; LeakyReLU: Maas et al. 2013; Softplus: Dugas et al. 2000; SiLU and GELU:
 Hendrycks & Gimpel 2016 (the approximation by tanh in section 2).
@@ -60,13 +59,12 @@ class Activation(Layer):
     Attributes:
         saves_output: whether ``gradient`` works from y rather than from x.
         scratch_arrays: how many arrays the formulas need beside x and y, to cut slices that stay in cache.
-
-    Raises:
-        LayerError: an input without a batch axis, or not of floating-point numbers.
+        has_kink: whether f has one at 0.
     """
 
     saves_output = False
     scratch_arrays = 0
+    has_kink = False
 
     def value(self, x: Array, y: Array) -> None:
         """Write f(x) into ``y``."""
@@ -92,10 +90,12 @@ class Activation(Layer):
         self._in_slices(self.gradient, dy, saved, dx)
         return dx
 
+    def branches(self) -> list[Array]:
+        """Return where x is on the right of the kink."""
+        return [saved > 0 for saved in self._saved or () if self.has_kink]
+
     def _in_slices(self, formula: Callable[..., None], *arrays: Array) -> None:
         """Call ``formula`` with a slice of every array, for each slice of the batch."""
-        if arrays[0].ndim == 0:
-            raise LayerError(f"{self}: expected an array with a batch axis, got a single number")
         first, *_ = arrays = tuple(in_memory_order(a) for a in arrays)
         item_bytes = (len(arrays) + self.scratch_arrays) * first.nbytes // max(len(first), 1)
         each_slice(lambda s: formula(*(a[s] for a in arrays)), first, item_bytes)
@@ -114,6 +114,7 @@ class ReLU(Activation):
     """
 
     saves_output = True
+    has_kink = True
 
     def value(self, x: Array, y: Array) -> None:
         """Write max(x, 0) into ``y``; NaN stays NaN."""
@@ -123,10 +124,6 @@ class ReLU(Activation):
         """Write dy·[y > 0] into ``dx``."""
         array_module(dy).multiply(dy, saved > 0, out=dx)
 
-    def branches(self) -> list[Array]:
-        """Return where the gate is open."""
-        return [saved > 0 for saved in self._saved or ()]
-
 
 class LeakyReLU(Activation):
     """y = x where x > 0 and αx elsewhere, α = ``negative_slope``.
@@ -134,6 +131,8 @@ class LeakyReLU(Activation):
     >>> LeakyReLU(0.1)(np.array([-2.0, 0.0, 3.0]))
     array([-0.2,  0. ,  3. ])
     """
+
+    has_kink = True
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
@@ -150,10 +149,6 @@ class LeakyReLU(Activation):
         array_module(dy).multiply(saved <= 0, self.negative_slope, out=dx)
         dx += saved > 0
         dx *= dy
-
-    def branches(self) -> list[Array]:
-        """Return where x is positive."""
-        return [saved > 0 for saved in self._saved or ()]
 
     def options(self) -> str:
         """Return the slope on the left, unless it is the default."""
@@ -193,11 +188,7 @@ class Sigmoid(Activation):
 
 
 class Tanh(Activation):
-    """y = tanh x.
-
-    >>> Tanh()(np.array([-1e4, 0.0, 1e4]))
-    array([-1.,  0.,  1.])
-    """
+    """y = tanh x."""
 
     saves_output = True
 
@@ -253,14 +244,14 @@ class Softplus(Activation):
 
     def options(self) -> str:
         """Return the arguments that differ from the defaults."""
-        given = {"beta": (self.beta, 1), "threshold": (self.threshold, 20)}
-        return ", ".join(f"{name}={value}" for name, (value, default) in given.items() if value != default)
+        given = (self.beta, self.threshold)
+        return "" if given == (1, 20) else f"beta={self.beta}, threshold={self.threshold}"
 
 
 class SelfGated(Activation):
     """Base of y = x·g(x), a gate g that x opens for itself.
 
-    y and its slope share the gate, the dear part; so forward works out both and saves the slope.
+    y and its slope share the gate, so forward works out both and saves the slope.
     """
 
     scratch_arrays = 2
@@ -374,12 +365,6 @@ class Softmax(Activation):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Array) -> Array:
-        """Return e^x_i / Σ_j e^x_j."""
-        if not -np.ndim(x) <= self.dim < np.ndim(x):
-            raise LayerError(f"{self}: an input of shape {np.shape(x)} has no axis {self.dim}")
-        return super().forward(x)
-
     def value(self, x: Array, y: Array) -> None:
         """Write e^(x − max x)/Σ e^(x − max x) into ``y``: the same value, and no overflow."""
         xp, axis = array_module(x), self._axis(x.ndim)
@@ -400,7 +385,10 @@ class Softmax(Activation):
 
     def _in_slices(self, formula: Callable[..., None], *arrays: Array) -> None:
         """As for all activations, but groups that lie across the batch cannot be cut."""
-        if self.dim % arrays[0].ndim == 0:
+        shape = arrays[0].shape
+        if not -len(shape) <= self.dim < len(shape):
+            raise LayerError(f"{self}: an input of shape {shape} has no axis {self.dim}")
+        if self.dim % len(shape) == 0:
             formula(*(in_memory_order(a) for a in arrays))
         else:
             super()._in_slices(formula, *arrays)

@@ -28,7 +28,6 @@ channels); Huang et al. 2016 (stochastic depth); Salmon et al. 2011 (Philox).
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -120,7 +119,7 @@ class RandomMask(Layer):
 
     def __init__(self, p: float, rng: np.random.Generator | None) -> None:
         super().__init__()
-        if not isinstance(p, Real) or not 0 <= p <= 1:
+        if not isinstance(p, int | float | np.floating) or not 0 <= p <= 1:
             raise LayerError(f"{type(self).__name__}: p is the probability of dropping, from 0 to 1, got {p!r}")
         self.p = float(p)
         self.stream = RandomStream(rng)
