@@ -11,13 +11,11 @@ import numpy as np
 from ..backend import Array, array_module, to_numpy
 from .contract import check_contract
 from .diagnosis import likely_cause
-from .numeric import SHRINK, Estimate, away_from_zero, derivative, taylor_slope, tie_keeping
+from .numeric import SHRINK, SLOPE, Estimate, away_from_zero, derivative, taylor_slope, tie_keeping
 from .probe import Probe, norm
 from .report import Entry, Finding, GradReport
 from .subject import INPUT, Subject, is_array
 
-SLOPE = 1.5
-"""A Taylor remainder that falls more slowly than h^1.5 belongs to a wrong gradient (1), not to a right one (2)."""
 AT_TIES = "right where there is one gradient, wrong at ties: does each of several equals get all of it?"
 SAMPLE = 256
 """Entries looked at one by one to diagnose a wrong gradient of a large tensor."""
@@ -165,7 +163,9 @@ class _Check:
             a, noise = float((g * u).sum()), self.probe.noise(entry.name, g)
             scale = max(abs(a), abs(estimate.value), norm(g), noise / estimate.h / self.rtol)
             errors.append(abs(a - estimate.value) / scale if scale else 0.0)
-            slopes.append(taylor_slope(estimate, a, 100 * (noise + estimate.error * estimate.h)))
+            slopes.append(
+                taylor_slope(self.probe.line(entry.name, u), estimate, a, noise + estimate.error * estimate.h)
+            )
         entry.error = max(errors)
         entry.slope = min((slope for slope in slopes if slope is not None), default=None)
         entry.ok = entry.error <= self.rtol and (entry.slope is None or entry.slope > SLOPE)
@@ -196,10 +196,9 @@ class _Check:
         scale = max(1.0, norm(value) / max(value.size, 1) ** 0.5)
         for _ in range(3):
             yield xp.asarray(scale * away_from_zero(value.shape, self.rng)), ""
-        has_ties = len(np.unique(value)) < value.size
         for hold_zeros in (False, True):
             u = tie_keeping(value, self.rng, hold_zeros)
-            if u.any() and (has_ties or not u.all()):
+            if u.any() and (len(np.unique(u)) < u.size or not u.all()):
                 held = f" and hold {(u == 0).sum()} zeros still" if not u.all() else ""
                 yield xp.asarray(scale * u), f"checked only along directions that keep its ties{held}"
 

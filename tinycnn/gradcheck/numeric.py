@@ -29,6 +29,10 @@ SHRINK = 8.0
 """How much smaller the next step is when one crossed a kink."""
 ATTEMPTS = 6
 """Number of steps tried: 2⁻⁶ … 2⁻²¹."""
+SLOPE = 1.5
+"""A Taylor remainder that falls more slowly than h^1.5 belongs to a wrong derivative (1), not to a right one (2)."""
+ALIKE = 1e-6
+"""Numbers nearer to each other, or to 0, than this cannot be told apart by any step."""
 
 Line: TypeAlias = Callable[[float], tuple[float, bool]]
 """t ↦ (φ(t) − φ(0), whether the layer chose as at 0)."""
@@ -56,12 +60,12 @@ def away_from_zero(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarr
 
 
 def tie_keeping(value: np.ndarray, rng: np.random.Generator, hold_zeros: bool) -> np.ndarray:
-    """Return a direction whose components are equal wherever those of ``value`` are (and 0 where they are 0).
+    """Return a direction whose components are equal wherever those of ``value`` are, and 0 where they are 0.
 
-    Moving along it, ties stay ties: a maximum among equals has a derivative along it, though it has no
-    gradient, and every sound way of sharing the gradient among them agrees with that.
+    (Equal up to `ALIKE`; zeros only with ``hold_zeros``.)  Moving along it, ties stay ties: a maximum among equals has
+    a derivative along it, though it has no gradient, and every sound way of sharing the gradient agrees with that.
     """
-    distinct, which = np.unique(value, return_inverse=True)
+    distinct, which = np.unique(np.round(value / ALIKE), return_inverse=True)
     u = away_from_zero(distinct.shape, rng) * ((distinct != 0) | (not hold_zeros))
     return u[which].reshape(value.shape)
 
@@ -151,23 +155,38 @@ def _is_kinked(estimate: Estimate, tolerance: Callable[[float, float], float]) -
     return jumps[-1] > max(jumps[0] / 4, 100 * tolerance(estimate.value, steps[-1]))
 
 
-def taylor_slope(estimate: Estimate, analytic: float, noise: float) -> float | None:
+def taylor_slope(line: Line, estimate: Estimate, analytic: float, noise: float) -> float | None:
     """Return the order of the Taylor remainder |φ(h) − φ(0) − h·φ'| in h: 2 or more when φ' is right, 1 when not.
 
-    No tolerance decides here, only how the remainder falls over four halvings.  It is the median over all
-    pairs of steps (Theil–Sen), as a remainder may change sign within the range.
+    No tolerance decides here, only how the remainder falls over four halvings.  Where it falls too slowly, smaller
+    steps are asked too: of the two causes, a large h (a third derivative, a kink just within) and a wrong φ', only the
+    second remains.
 
     Args:
+        line: φ.
         estimate: holds φ at h, h/2, ….
         analytic: φ' as the layer claims.
-        noise: remainders below it are rounding.
+        noise: rounding in φ; remainders near it tell nothing.
 
     Returns:
         None when the remainder is lost in rounding, as it is for linear layers.
     """
-    steps = [estimate.h / 2**k for k in range(len(estimate.deltas))]
-    remainders = [abs(delta - h * analytic) for delta, h in zip(estimate.deltas, steps, strict=True)]
-    points = [(math.log2(h), math.log2(r)) for h, r in zip(steps, remainders, strict=True) if r > noise]
+    deltas, h = estimate.deltas, estimate.h
+    slope = _order(deltas, h, analytic, noise)
+    for _ in range(3):
+        if slope is None or slope > SLOPE:
+            break
+        h /= SHRINK
+        deltas = tuple(line(h / 2**k)[0] for k in range(LEVELS))
+        slope = _order(deltas, h, analytic, noise)
+    return slope
+
+
+def _order(deltas: Sequence[float], h: float, analytic: float, noise: float) -> float | None:
+    """The median slope over all pairs of steps (Theil–Sen): a remainder may change its sign among them."""
+    steps = [h / 2**k for k in range(len(deltas))]
+    remainders = [abs(delta - step * analytic) for delta, step in zip(deltas, steps, strict=True)]
+    points = [(math.log2(t), math.log2(r)) for t, r in zip(steps, remainders, strict=True) if r > 100 * noise]
     if len(points) < 3:
         return None
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :]]
