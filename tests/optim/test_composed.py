@@ -48,6 +48,11 @@ def restarts_last(o, lib):
     return lib.SequentialLR(o, parts, milestones=[8, 22])
 
 
+def warm_restarts(o, lib):
+    parts = [lib.CosineAnnealingWarmRestarts(o, 4, 2), lib.LinearLR(o), lib.CosineAnnealingWarmRestarts(o, 6)]
+    return lib.SequentialLR(o, parts, milestones=[17, 25])
+
+
 def starts_with_the_second(o, lib):
     return lib.SequentialLR(o, [lib.LinearLR(o, 0.1), lib.LinearLR(o, 0.2)], milestones=[0])
 
@@ -60,7 +65,15 @@ def chain_of_sequences(o, lib):
     return lib.ChainedScheduler([warmup_cosine(o, lib), lib.ExponentialLR(o, 0.99)])
 
 
-COMPOSITIONS = [warmup_cosine, four_parts, restarts_last, starts_with_the_second, chain, chain_of_sequences]
+COMPOSITIONS = [
+    warmup_cosine,
+    four_parts,
+    restarts_last,
+    warm_restarts,
+    starts_with_the_second,
+    chain,
+    chain_of_sequences,
+]
 
 
 @pytest.mark.parametrize("compose", COMPOSITIONS)

@@ -19,7 +19,7 @@ class Net(Layer):
         self.weight = Parameter(rng.normal(size=(4, 3, 2, 2)).astype(dtype))
         self.bias = Parameter(rng.normal(size=4).astype(dtype))
         self.register_buffer("mean", rng.normal(size=4).astype(dtype))
-        self.register_buffer("count", np.array(0))
+        self.register_buffer("count", np.zeros(1, np.int64))
 
 
 def twin_of(net):
