@@ -15,8 +15,8 @@ under key k is a function of (k, s, i), a kind of encryption of i, with no state
 the next.  Threads can therefore draw any part of a mask at any time, and the mask is the same on every number
 of threads, dtype and device, and again the same when a step is repeated.
 
-A number is dropped where a random integer falls below p·2⁸ or p·2³²: eight bits where they express p exactly
-(p = 0.5, 0.25, …), 32 bits, to which p is then rounded, otherwise.  Random bits are what a mask costs.
+A part is kept where a random integer falls below (1 − p)·2⁸ or (1 − p)·2³²: eight bits where they express p
+exactly (p = 0.5, 0.25, …), 32 bits, to which p is then rounded, otherwise.  Random bits are what a mask costs.
 
 **Saved for backward:** the mask, one byte per part.  It could be drawn again from its address, but at 32 bits
 that takes longer than all the rest of the layer's work.
