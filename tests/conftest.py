@@ -3,10 +3,17 @@
 import hypothesis
 import pytest
 
-from tinycnn import parallel
+from tinycnn import backend, parallel
 
 hypothesis.settings.register_profile("tinycnn", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("tinycnn")
+
+
+@pytest.fixture(autouse=True)
+def _ask_for_gpus_anew():
+    """Whether a GPU is usable is remembered for the process; a test may have told a stand-in's answer."""
+    yield
+    backend.cuda_problem.cache_clear()
 
 
 @pytest.fixture(autouse=True)
