@@ -65,18 +65,23 @@ class ResNetCifar(nn.Module):
 class LeNet1998(nn.Module):
     """The sparse C3 as a dense convolution under a mask; the table is written as the paper prints it."""
 
-    TABLE = """
-    X...XXX..XXXX.XX
-    XX...XXX..XXXX.X
-    XXX...XXX..X.XXX
-    .XXX..XXXX..X.XX
-    ..XXX..XXXX.XX.X
-    ...XXX..XXXX.XXX
-    """.split()
+    TABLE = (
+        "X...XXX..XXXX.XX",
+        "XX...XXX..XXXX.X",
+        "XXX...XXX..X.XXX",
+        ".XXX..XXXX..X.XX",
+        "..XXX..XXXX.XX.X",
+        "...XXX..XXXX.XXX",
+    )
 
     def __init__(self, patterns):
         super().__init__()
-        self.c1, self.c3, self.c5, self.f6 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5), nn.Conv2d(16, 120, 5), nn.Linear(120, 84)
+        self.c1, self.c3, self.c5, self.f6 = (
+            nn.Conv2d(1, 6, 5),
+            nn.Conv2d(6, 16, 5),
+            nn.Conv2d(16, 120, 5),
+            nn.Linear(120, 84),
+        )
         self.s2, self.s4 = nn.Conv2d(6, 6, 1, groups=6), nn.Conv2d(16, 16, 1, groups=16)
         mask = torch.tensor([[cell == "X" for cell in row] for row in self.TABLE]).T  # (6, 16) -> (16, 6)
         self.register_buffer("mask", mask)

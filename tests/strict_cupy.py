@@ -11,17 +11,20 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 # Functions of CuPy 14 that the package may use: same names and arguments as in NumPy.
-FUNCTIONS = """
-abs absolute add all any arange copyto argmax argmin argsort array_equal bitwise_and broadcast_to ceil clip concatenate copysign cumsum
-divide dot einsum equal exp expand_dims expm1 eye fabs flip float_power floor fmax fmin full full_like greater greater_equal
-isfinite isnan less less_equal linalg log log1p logaddexp logical_and logical_not logical_or matmul max maximum mean min
-minimum mod moveaxis multiply negative not_equal ones ones_like pad power prod reciprocal repeat reshape rint roll sign
-split sqrt square stack subtract sum take tanh tensordot tile transpose tril triu true_divide where zeros zeros_like empty
-empty_like ascontiguousarray take_along_axis bincount count_nonzero
-""".split()
+FUNCTIONS = frozenset(
+    """
+    abs absolute add all any arange copyto argmax argmin argsort array_equal bitwise_and broadcast_to ceil clip
+    concatenate copysign cumsum divide dot einsum equal exp expand_dims expm1 eye fabs flip float_power floor fmax
+    fmin full full_like greater greater_equal isfinite isnan less less_equal linalg log log1p logaddexp
+    logical_and logical_not logical_or matmul max maximum mean min minimum mod moveaxis multiply negative
+    not_equal ones ones_like pad power prod reciprocal repeat reshape rint roll sign split sqrt square stack
+    subtract sum take tanh tensordot tile transpose tril triu true_divide where zeros zeros_like empty empty_like
+    ascontiguousarray take_along_axis bincount count_nonzero
+    """.split()  # noqa: SIM905 (a list of 100 quoted words is no easier to read)
+)
 
 
-class ndarray(np.ndarray):  # noqa: N801 (CuPy's name)
+class ndarray(np.ndarray):
     """An array that lives "on the device"."""
 
     def get(self, order="C"):
@@ -74,7 +77,9 @@ def _device(x):
 
 
 def _asarray(x, dtype=None, order="K"):
-    return np.array(x.view(np.ndarray) if isinstance(x, ndarray) else x, dtype=dtype, order=order, copy=None).view(ndarray)
+    return np.array(x.view(np.ndarray) if isinstance(x, ndarray) else x, dtype=dtype, order=order, copy=None).view(
+        ndarray
+    )
 
 
 def _as_strided(x, shape, strides):
@@ -102,7 +107,22 @@ def make():
     module.asarray = module.array = _asarray
     module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     module.cuda = SimpleNamespace(runtime=runtime, get_current_stream=lambda: stream)
-    for name in ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "bool_", "inf", "nan", "pi", "newaxis", "dtype"):
+    for name in (
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint32",
+        "bool_",
+        "inf",
+        "nan",
+        "pi",
+        "newaxis",
+        "dtype",
+    ):
         setattr(module, name, getattr(np, name))
     return module
 

@@ -33,7 +33,7 @@ def fake_cupy(error=None, count=1):
 @pytest.mark.parametrize(
     ("cupy", "words"),
     [
-        (ImportError("No module named 'cupy'", name="cupy"), ["CuPy is not installed", "tinycnn[cuda12]", "tinycnn[cuda13]"]),
+        (ImportError("No module named 'cupy'", name="cupy"), ["not installed", "tinycnn[cuda12]", "tinycnn[cuda13]"]),
         (ImportError("libcuda.so", name="cupy._core"), ["does not import", "libcuda.so"]),
         (fake_cupy("cudaErrorInsufficientDriver: driver is insufficient"), ["no usable NVIDIA driver", "Insufficient"]),
         (fake_cupy("cudaErrorNoDevice: no CUDA-capable device"), ["reports no GPU", "CUDA_VISIBLE_DEVICES"]),

@@ -15,9 +15,9 @@ import numpy as np
 
 from .layers import (
     GELU,
+    AdaptiveAvgPool2d,
     Add,
     AvgPool2d,
-    AdaptiveAvgPool2d,
     BatchNorm2d,
     Checkpointed,
     Concat,
@@ -90,6 +90,10 @@ class Case:
         return rng.permutation(values).reshape(self.shape).astype(dtype)
 
 
+def _classifier(rng: Rng) -> Layer:
+    return Sequential(Conv2d(4, 5, 3, rng=rng), Tanh(), Flatten(), Linear(100, 2, rng=rng))
+
+
 def _residual(rng: Rng) -> Layer:
     main = Sequential(Conv2d(4, 4, 3, padding=1, bias=False, rng=rng), BatchNorm2d(4), Tanh())
     return Residual(main)
@@ -136,9 +140,7 @@ CASES: dict[str, Case] = {
     "BatchNorm2d": Case(lambda rng: BatchNorm2d(4), _IMAGE),
     "BatchNorm2d no affine": Case(lambda rng: BatchNorm2d(4, affine=False, momentum=None), _IMAGE),
     "BatchNorm2d eval": Case(lambda rng: BatchNorm2d(4), _IMAGE, evaluate=True),
-    "BatchNorm2d batch statistics": Case(
-        lambda rng: BatchNorm2d(4, track_running_stats=False), _IMAGE, evaluate=True
-    ),
+    "BatchNorm2d batch statistics": Case(lambda rng: BatchNorm2d(4, track_running_stats=False), _IMAGE, evaluate=True),
     "LayerNorm": Case(lambda rng: LayerNorm((4, 7, 6)), _IMAGE),
     "LayerNorm features": Case(lambda rng: LayerNorm(5), (4, 5)),
     "GroupNorm": Case(lambda rng: GroupNorm(2, 4), _IMAGE),
@@ -163,7 +165,7 @@ CASES: dict[str, Case] = {
     "Identity": Case(lambda rng: Identity(), _IMAGE),
     "PadShortcut": Case(lambda rng: PadShortcut(4, 8), _IMAGE),
     "PadShortcut end": Case(lambda rng: PadShortcut(4, 7, stride=3, where="end"), _IMAGE),
-    "Sequential": Case(lambda rng: Sequential(Conv2d(4, 5, 3, rng=rng), Tanh(), Flatten(), Linear(100, 2, rng=rng)), _IMAGE),
+    "Sequential": Case(_classifier, _IMAGE),
     "Add": Case(lambda rng: Add(Conv2d(4, 3, 1, rng=rng), Conv2d(4, 3, 3, padding=1, rng=rng)), _IMAGE),
     "Residual": Case(_residual, _IMAGE),
     "Residual projection": Case(_bottleneck, _IMAGE),

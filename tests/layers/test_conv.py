@@ -56,9 +56,7 @@ def test_forward_is_the_seven_loops_exactly_on_integers(options, dilation, group
     for p in conv.parameters():
         p.data[...] = rng.integers(-4, 5, p.shape)
     x = rng.integers(-4, 5, (2, 2, 6, 5)).astype(np.float64)
-    wanted = seven_loops(
-        x, conv.weight.data, conv.bias.data, options["stride"], options["padding"], dilation, groups
-    )
+    wanted = seven_loops(x, conv.weight.data, conv.bias.data, options["stride"], options["padding"], dilation, groups)
     np.testing.assert_array_equal(conv(x), wanted)
 
 

@@ -220,7 +220,11 @@ class Checkpointed(Layer):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.add("", layer)
-        object.__setattr__(self, "layer", layer)
+
+    @property
+    def layer(self) -> Layer:
+        """The layer within."""
+        return self._children[""]
 
     def forward(self, x: Array) -> Array:
         """Return the layer's forward, keeping x and the position of the random streams."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from ..backend import Array, array_module
 from .base import Layer
+from .watch import restored, watched
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,9 @@ class Summary:
 
 
 def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
-    """Send zeros of ``input_shape``, batch included, through the model in eval mode, and write down what each layer does.
+    """Send zeros of ``input_shape``, batch included, through the model, and write down what each layer does.
+
+    The model is in eval mode meanwhile, and left as it was.
 
     Raises:
         LayerError: the model cannot take this shape.
@@ -80,46 +81,28 @@ def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     first = next(model.parameters(), None)
     xp, dtype = (np, np.dtype("float32")) if first is None else (array_module(first.data), first.dtype)
     rows: list[Row] = []
-    modes = [(layer, layer.training, layer.saving) for layer in model.layers()]
-    model.eval()
-    try:
-        with _watched(model, rows):
-            model.forward(xp.zeros(input_shape, dtype))
-    finally:
-        for layer, layer.training, layer.saving in modes:
-            pass
-    return Summary(tuple(rows), tuple(input_shape))
 
-
-@contextmanager
-def _watched(model: Layer, rows: list[Row]) -> Iterator[None]:
-    """Let every layer without children add its row when its forward runs."""
-    leaves = [layer for layer in model.layers() if not list(layer.children())]
-
-    def watch(layer: Layer) -> None:
-        forward = layer.forward
-
-        def forward_and_note(x: Array) -> Array:
-            y = forward(x)
+    def note(layer: Layer, x: Array, y: Array) -> None:
+        if not list(layer.children()):
             own = sum(p.size for p in layer._parameters.values())
             rows.append(Row(layer.path, repr(layer), tuple(y.shape), own, layer.macs(tuple(x.shape)), int(y.nbytes)))
-            return y
 
-        layer.__dict__["forward"] = forward_and_note
-
-    for leaf in leaves:
-        watch(leaf)
-    try:
-        yield
-    finally:
-        for leaf in leaves:
-            del leaf.__dict__["forward"]
+    with restored(model), watched(model.eval(), note):
+        model.forward(xp.zeros(input_shape, dtype))
+    return Summary(tuple(rows), tuple(input_shape))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     shape = "×".join(map(str, row.output_shape))
     macs = f"{row.macs:,}" if row.macs else ""
-    return row.path, row.layer, shape, f"{row.parameters:,}" if row.parameters else "", macs, _size(row.activation_bytes)
+    return (
+        row.path,
+        row.layer,
+        shape,
+        f"{row.parameters:,}" if row.parameters else "",
+        macs,
+        _size(row.activation_bytes),
+    )
 
 
 def _size(count: float) -> str:

@@ -282,7 +282,9 @@ def digit_bitmaps(num_classes: int = 10) -> np.ndarray:
         ValueError: more classes than digits.
     """
     if not 1 <= num_classes <= 10:
-        raise ValueError(f"lenet5_1998 has drawings of the 10 digits, num_classes={num_classes} needs others: use lenet5")
+        raise ValueError(
+            f"lenet5_1998 has drawings of the 10 digits, num_classes={num_classes} needs others: use lenet5"
+        )
     rows = [line.split() for line in _DIGITS.split("\n") if line]
     drawings = ["".join(row[digit] for row in rows) for digit in range(num_classes)]
     return np.array([[1.0 if dot == "#" else -1.0 for dot in drawing] for drawing in drawings])

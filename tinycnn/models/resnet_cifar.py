@@ -17,14 +17,26 @@ Source: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from ..initializers import he_normal
-from ..layers import BatchNorm2d, Checkpointed, Conv2d, Flatten, GlobalAvgPool2d, Linear, PadShortcut, ReLU
-from ..layers import Residual, Sequential
+from ..layers import (
+    BatchNorm2d,
+    Checkpointed,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Linear,
+    PadShortcut,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from ..layers.base import Layer
+
+Where: TypeAlias = Literal["both", "end"]
 
 _he = partial(he_normal, mode="fan_out")  # √(2/(k²·OC)), as the authors' code fills
 
@@ -35,7 +47,7 @@ def resnet_cifar(
     in_channels: int = 3,
     *,
     shortcut: Literal["A", "B", "none"] = "A",
-    pad_where: Literal["both", "end"] = "both",
+    pad_where: Where = "both",
     checkpointed: bool = False,
     rng: np.random.Generator | None = None,
 ) -> Sequential:
@@ -82,7 +94,7 @@ def resnet_cifar(
     )
 
 
-def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: str, rng: np.random.Generator) -> Sequential:
+def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: Where, rng: np.random.Generator) -> Sequential:
     """The block of the module docstring, from C to OC channels."""
     main = Sequential(
         {
