@@ -143,10 +143,17 @@ BACKWARD = {
         lambda m: m.Checkpointed(Dropout(0.4)),
         IMAGE,
     ),
+    "batch norm evaluated, its backward the training one's": (
+        "layers/batchnorm.py",
+        "if not measured:",
+        "if False:",
+        lambda m: m.BatchNorm2d(4).eval(backward=True),
+        IMAGE,
+    ),
     "batch norm without its mean term": (
-        "layers/norm.py",
-        "MEAN TERM",
-        "",
+        "layers/batchnorm.py",
+        "gain * db / M",
+        "0 * db",
         lambda m: m.BatchNorm2d(4),
         IMAGE,
     ),
@@ -232,5 +239,5 @@ def running_variance_agrees(module):
 
 
 def test_a_biased_running_variance_is_caught():
-    assert running_variance_agrees(mutant("layers/norm.py", "\n", "\n"))
-    assert not running_variance_agrees(mutant("layers/norm.py", "UNBIASED", "BIASED"))
+    assert running_variance_agrees(mutant("layers/batchnorm.py", "\n", "\n"))
+    assert not running_variance_agrees(mutant("layers/batchnorm.py", "var * (M / (M - 1))", "var"))
