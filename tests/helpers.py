@@ -48,3 +48,42 @@ def relative_error(a, b):
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape, f"{a.shape} and {b.shape}"
     return np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-300)
+
+
+def assert_step_is_torchs(layer, module, x, seed=0, tolerance=1e-12):
+    """Hold one forward and backward of a layer to those of a PyTorch module, in float64.
+
+    Output, input gradient, gradients of all parameters by name, and buffers afterwards; the gradients of both
+    are cleared first.
+    """
+    import torch
+
+    layer.zero_grad()
+    module.zero_grad()
+    x_torch = torch.from_numpy(x.copy()).requires_grad_()
+    y, y_torch = layer(x), module(x_torch)
+    dy = np.random.default_rng(seed).standard_normal(y.shape)
+    y_torch.backward(torch.from_numpy(dy))
+    dx = layer.backward(dy)
+    assert relative_error(y, y_torch.detach().numpy()) < tolerance, "y"
+    assert relative_error(dx, x_torch.grad.numpy()) < tolerance, "dx"
+    gradients = {name: p.grad for name, p in layer.named_parameters()}
+    assert gradients.keys() == {name for name, _ in module.named_parameters()}
+    for name, p in module.named_parameters():
+        assert relative_error(gradients[name], p.grad.numpy()) < tolerance, name
+    buffers = dict(layer.named_buffers())
+    assert buffers.keys() == {name for name, _ in module.named_buffers()}
+    for name, value in module.named_buffers():
+        assert relative_error(buffers[name], value.numpy()) < tolerance, name
+
+
+def like_torch(layer, module, seed=0):
+    """Give a layer and a PyTorch module the same random parameters, both in float64, and return them."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    layer.astype(np.float64)
+    for p in layer.parameters():
+        p.data[...] = rng.uniform(0.5, 1.5, p.shape) * rng.choice([-1, 1], p.shape)
+    module.double().load_state_dict({name: torch.from_numpy(value) for name, value in layer.state_dict().items()})
+    return layer, module

@@ -1,0 +1,96 @@
+"""The loops under the normalisation layers, against plain sums in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinycnn.kernels.norm import (
+    as_rows,
+    backward_vectors,
+    channel_sums,
+    fold,
+    forward_vectors,
+    gradient_sums,
+    moments,
+    normalize,
+    normalize_backward,
+    spread,
+)
+
+SHAPE = st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 7, 36, 60]), st.sampled_from([1, 2, 6, 16]))
+
+
+@given(st.integers(1, 3000), st.integers(1, 300), st.sampled_from([1, 64, 512]))
+def test_fold_is_the_shortest_run_of_pixels_that_is_wide_enough(P, C, width):
+    k = fold(P, C, width)
+    divisors = [d for d in range(1, P + 1) if P % d == 0]
+    assert k in divisors
+    assert k * C >= width or k == P
+    assert not [d for d in divisors if d < k and d * C >= width]
+
+
+@given(SHAPE, st.integers(1, 3))
+def test_a_spread_vector_meets_each_pixel_of_its_block(shape, seed):
+    B, P, C = shape
+    rng = np.random.default_rng(seed)
+    x, v = rng.standard_normal(shape), rng.standard_normal((B, C))
+    for k in (k for k in range(1, P + 1) if P % k == 0):
+        rows = spread(v, k, x.dtype)
+        assert rows.shape == (B, 1, k * C)
+        np.testing.assert_array_equal((as_rows(x, rows) - rows).reshape(shape), x - v[:, None])
+
+
+@given(SHAPE, st.integers(0, 9))
+def test_channel_sums_are_exact_on_integers(shape, seed):
+    x = np.random.default_rng(seed).integers(-99, 99, shape).astype(np.float32)
+    sums = channel_sums(x)
+    assert sums.dtype == np.float64
+    np.testing.assert_array_equal(sums, x.sum(axis=1))
+
+
+@given(SHAPE, st.sampled_from([1, 2]), st.integers(0, 9))
+def test_moments_are_those_of_the_groups(shape, G, seed):
+    B, P, C = shape[0], shape[1], 2 * shape[2]
+    x = np.random.default_rng(seed).standard_normal((B, P, C)) + 3
+    mean, var = moments(x, G, P)
+    groups = x.reshape(B, P, G, C // G)
+    np.testing.assert_allclose(mean, groups.mean(axis=(1, 3)), rtol=1e-13)
+    np.testing.assert_allclose(var, groups.var(axis=(1, 3)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("mean", [0, 1e3, -1e4])
+@pytest.mark.parametrize("shape", [(1, 4096, 16), (4, 1024, 3), (2, 1, 3072)])
+def test_moments_in_float32_survive_a_mean_far_from_zero(mean, shape):
+    x = (np.random.default_rng(0).standard_normal(shape) + mean).astype(np.float32)
+    got_mean, got_var = moments(x, 1, 1)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(got_mean[:, 0], exact.mean(axis=(1, 2)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got_var[:, 0], exact.var(axis=(1, 2)), rtol=2e-6)
+
+
+def test_the_variance_of_a_constant_is_not_negative():
+    mean, var = moments(np.full((2, 77, 3), np.float32(0.1)), 3, 77)
+    np.testing.assert_allclose(mean, np.float32(0.1), rtol=1e-7)
+    assert (var >= 0).all()
+    assert var.max() < 1e-16
+
+
+def test_forward_and_backward_are_their_formulas():
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 2, 12, 5))
+    mean, inv_std, w, b, g, gx = rng.uniform(0.5, 2, (6, 2, 5))
+    m = mean.astype(np.float32)
+    x_hat = (x - mean[:, None]) * inv_std[:, None]
+    a, c = forward_vectors(m, mean, inv_std, w, b)
+    q, r = backward_vectors(m, mean, inv_std, g, gx)
+    m, a, c, q, r = (spread(v, 4, np.float64) for v in (m, a, c, q, r))
+    y, dx = np.empty(x.shape), np.empty(x.shape)
+    normalize(x, m, a, c, y)
+    np.testing.assert_allclose(y, w[:, None] * x_hat + b[:, None], rtol=0, atol=1e-13)
+    normalize_backward(dy, x, m, a, q, r, dx)
+    wanted = inv_std[:, None] * (w[:, None] * dy - g[:, None] - x_hat * gx[:, None])
+    np.testing.assert_allclose(dx, wanted, rtol=0, atol=1e-13)
+    total, dot = gradient_sums(dy, x, m)
+    np.testing.assert_allclose(total, dy.sum(axis=1), atol=1e-13)
+    np.testing.assert_allclose(dot, (dy * (x - m[:, :, :5])).sum(axis=1), atol=1e-13)

@@ -1,0 +1,120 @@
+"""The inner loops that all normalisation layers share, for one slice of the batch.
+
+An array is seen here as (B, P, C): B blocks, P pixels, C channels.  Each block has statistics of its own: to
+batch normalisation a slice is one block of many images, to the others every image is a block.
+
+**Wide rows.**  Statistics are vectors over C, and C is often small, while NumPy and BLAS want long inner loops.
+As memory is channels-last, k neighbouring pixels are k·C contiguous numbers, and (B, P, C) is as well
+(B, P/k, k·C); a vector repeated k times, by `spread`, then meets rows k times as long.
+
+**Accuracy.**  Sums over pixels are taken in the precision of the array over short runs and finished in float64, and
+statistics stay float64.  Deviations are formed before they are squared, (x − m)², never as x² − m²: where the
+mean is a thousand times the deviation, that difference would leave no digit of a float32.  The m that is
+subtracted has the precision of x; what it misses of the mean is made up for in the vectors that follow.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..parallel import scratch
+
+SUM_WIDTH = 512
+"""Length of the rows that are summed up: short enough to finish in float64 at no cost."""
+
+
+@functools.lru_cache(maxsize=256)
+def fold(P: int, C: int, width: int) -> int:
+    """Return how many pixels k to put into one row: the smallest divisor of P with k·C ≥ ``width``, or P."""
+    return next((k for k in range(1, P) if P % k == 0 and k * C >= width), P)
+
+
+def spread(v: Array, k: int, dtype: np.typing.DTypeLike) -> Array:
+    """Return ``v`` (B, C) as rows of k pixels, (B, 1, k·C), in ``dtype``."""
+    return array_module(v).tile(v.astype(dtype), (1, k))[:, None]
+
+
+def channel_sums(x: Array) -> Array:
+    """Return the sum over the pixels of ``x`` (B, P, C) as (B, C) in float64."""
+    xp = array_module(x)
+    B, P, C = x.shape
+    k = fold(P, C, SUM_WIDTH)
+    # (P/k,) @ (B, P/k, k·C) -> (B, k·C) -> (B, k, C) -> (B, C)
+    sums = xp.matmul(xp.ones(P // k, x.dtype), x.reshape(B, P // k, k * C))
+    return sums.reshape(B, k, C).sum(axis=1, dtype=np.float64)
+
+
+def moments(x: Array, G: int, k: int) -> tuple[Array, Array]:
+    """Return mean and variance (biased) of each of G groups of channels in each block: two (B, G) in float64.
+
+    The mean is taken twice.  The first, rounded to the precision of x, is near enough to take deviations from; their
+    own mean is what it was off by, and corrects both results (Chan, Golub & LeVeque 1983, equation 1.7)::
+
+        d = x − m,   mean = m + mean(d),   variance = mean(d²) − mean(d)²
+
+    Args:
+        x: (B, P, C).
+        G: groups of C/G neighbouring channels.
+        k: pixels in a row, a divisor of P.
+    """
+    xp = array_module(x)
+    B, P, C = x.shape
+
+    def mean(v: Array) -> Array:
+        # (B, P, C) -> (B, C) -> (B, G, C/G) -> (B, G)
+        return channel_sums(v).reshape(B, G, C // G).sum(axis=2) / (P * C // G)
+
+    m = mean(x).astype(x.dtype)
+    d = scratch("deviation", x.shape, x.dtype, like=x)
+    m_rows = spread(xp.repeat(m, C // G, axis=1), k, x.dtype)
+    xp.subtract(as_rows(x, m_rows), m_rows, out=as_rows(d, m_rows))
+    off = mean(d)
+    xp.multiply(d, d, out=d)
+    return m + off, xp.maximum(mean(d) - off**2, 0)
+
+
+def as_rows(x: Array, like: Array) -> Array:
+    """Return ``x`` as the rows that a spread vector (B, 1, k·C) meets: (B, P/k, k·C)."""
+    return x.reshape(len(like), -1, like.shape[2])
+
+
+def normalize(x: Array, m: Array, a: Array, b: Array, y: Array) -> None:
+    """Write (x − m)·a + b into ``y``; the vectors are spread."""
+    rows = as_rows(y, m)
+    array_module(x).subtract(as_rows(x, m), m, out=rows)
+    rows *= a
+    rows += b
+
+
+def gradient_sums(dy: Array, x: Array, m: Array) -> tuple[Array, Array]:
+    """Return Σ dy and Σ dy·(x − m) over the pixels: two (B, C) in float64; ``m`` is spread."""
+    d = scratch("deviation", x.shape, x.dtype, like=x)
+    array_module(x).subtract(as_rows(x, m), m, out=as_rows(d, m))
+    d *= dy
+    return channel_sums(dy), channel_sums(d)
+
+
+def normalize_backward(dy: Array, x: Array, m: Array, a: Array, q: Array, r: Array, dx: Array) -> None:
+    """Write a·dy − (x − m)·q − r into ``dx``; the vectors are spread."""
+    xp = array_module(x)
+    rows, scaled = as_rows(dx, m), as_rows(scratch("scaled", x.shape, x.dtype, like=x), m)
+    xp.subtract(as_rows(x, m), m, out=rows)
+    rows *= q
+    rows += r
+    xp.multiply(as_rows(dy, m), a, out=scaled)
+    xp.subtract(scaled, rows, out=rows)
+
+
+def forward_vectors(m: Array, mean: Array, inv_std: Array, w: Array | float, b: Array | float) -> tuple[Array, Array]:
+    """Return a and c with w·x̂ + b = (x − m)·a + c, where x̂ = (x − mean)/σ."""
+    a = inv_std * w
+    return a, b + (m - mean) * a
+
+
+def backward_vectors(m: Array, mean: Array, inv_std: Array, g: Array, gx: Array) -> tuple[Array, Array]:
+    """Return q and r with (g + x̂·gx)/σ = (x − m)·q + r, where x̂ = (x − mean)/σ."""
+    q = inv_std**2 * gx
+    return q, inv_std * g + (m - mean) * q
