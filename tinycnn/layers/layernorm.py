@@ -1,0 +1,209 @@
+"""Layer normalisation: each example brought to mean 0 and variance 1 by itself.
+
+**Idea.**  Mean and variance are taken over all features of one example, and over nothing else: no example depends on
+another, and training and evaluation are the same.
+
+=========  ==========================================================================
+x, y, dy   examples of any shape whose last axes are the features; seen as (N, M)
+N, M       number of examples; number of features of each
+μ, v       (N,) mean and biased variance of each example;  σ = √(v + ε)
+x̂          (x − μ)/σ, (N, M)
+γ, β       weight and bias, (M,): every feature has its own
+=========  ==========================================================================
+
+**Forward**::
+
+    μ = 1/M Σ_m x        v = 1/M Σ_m (x − μ)²                                         (1)
+    y = γ·x̂ + β                                                                       (2)
+
+**Backward.**  γ and β are shared by the examples, and sum over them::
+
+    dβ = Σ_n dy        dγ = Σ_n dy·x̂                                                  (3)
+
+Within an example everything is as in batch normalisation (`tinycnn.layers.batchnorm` derives it): x̂_i moves with x_j by
+1/σ·(δ_ij − 1/M − x̂_i·x̂_j/M).  γ differs from feature to feature, so that the means are those of dx̂ = γ·dy::
+
+    dx = 1/σ · (γ·dy − mean_m(γ·dy) − x̂·mean_m(γ·dy·x̂))                               (4)
+
+**Cost.**  A few passes over memory; each slice of the examples is done with while it is in cache.
+
+**Saved for backward:** x, and μ and 1/σ of each example.
+
+Source: Ba, Kiros & Hinton 2016, "Layer normalization".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..kernels.norm import (
+    backward_vectors,
+    forward_vectors,
+    gradient_sums,
+    moments,
+    normalize,
+    normalize_backward,
+    spread,
+)
+from ..parallel import each_slice, scratch, sum_slices
+from ..parameter import Parameter, channels_last
+from .base import Layer, LayerError
+
+
+def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """Equations (1) and (2), from x (N, M): y (N, M), and mean and 1/σ of every row, (N, 1)."""
+    xp = array_module(x)
+    y = xp.empty(x.shape, x.dtype)
+    mean, inv_std = xp.empty((len(x), 1), np.float64), xp.empty((len(x), 1), np.float64)
+
+    def one_slice(s: slice) -> None:
+        mean[s], var = moments(x[s, :, None], 1, 1)  # a row is one channel of M pixels
+        inv_std[s] = (var + eps) ** -0.5
+        standardize(x[s], mean[s], inv_std[s], y[s])
+        if w is not None:
+            y[s] *= w
+        if b is not None:
+            y[s] += b
+
+    each_slice(one_slice, x)
+    return y, mean, inv_std
+
+
+def layer_norm_backward_weight(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
+    """Equation (3): dγ and dβ (M,)."""
+    xp = array_module(x)
+
+    def one_slice(s: slice) -> tuple[Array, Array]:
+        dw = scratch("dw", dy[s].shape, dy.dtype, like=dy)
+        standardize(x[s], mean[s], inv_std[s], dw)
+        dw *= dy[s]
+        ones = xp.ones(len(dw), dw.dtype)
+        return ones @ dw, ones @ dy[s]
+
+    dw, db = sum_slices(one_slice, x)
+    return dw, db
+
+
+def layer_norm_backward_input(dy: Array, x: Array, mean: Array, inv_std: Array, w: Array | None) -> Array:
+    """Equation (4): dx (N, M)."""
+    xp, M = array_module(x), x.shape[1]
+    dx = xp.empty(x.shape, x.dtype)
+
+    def one_slice(s: slice) -> None:
+        g = dy[s]  # dx̂ = γ·dy
+        if w is not None:
+            g = scratch("g", g.shape, g.dtype, like=g)
+            xp.multiply(dy[s], w, out=g)
+        mu, inv = mean[s], inv_std[s]
+        m = mu.astype(x.dtype)
+        rows = spread(m, 1, x.dtype)
+        total, dot = gradient_sums(g[:, :, None], x[s, :, None], rows)
+        dot = (dot + (m - mu) * total) * inv
+        q, r = backward_vectors(m, mu, inv, total / M, dot / M)
+        a, q, r = (spread(v, 1, x.dtype) for v in (inv, q, r))
+        normalize_backward(g, x[s], rows, a, q, r, dx[s])
+
+    each_slice(one_slice, x, 4 * x[0].nbytes)
+    return dx
+
+
+def standardize(x: Array, mean: Array, inv_std: Array, out: Array) -> None:
+    """Write x̂ = (x − μ)/σ into ``out``, from x (n, M) and the statistics of every row, (n, 1)."""
+    m = mean.astype(x.dtype)
+    a, c = forward_vectors(m, mean, inv_std, 1, 0)
+    m, a, c = (spread(v, 1, x.dtype) for v in (m, a, c))
+    normalize(x, m, a, c, out)
+
+
+class LayerNorm(Layer):
+    """Normalisation over the last axes of each example; the module docstring has the mathematics.
+
+    Args:
+        normalized_shape: sizes of the axes that share a mean and a variance, the last of the input; an int for
+            the last axis alone.
+        eps: ε, added to the variance.
+        elementwise_affine: whether γ (``weight``, starts at 1) and β (``bias``, starts at 0) are there, both of
+            shape ``normalized_shape``.
+        bias: whether β is there.
+        dtype: of the parameters.
+
+    Shape:
+        (…, *normalized_shape), unchanged.
+
+    Raises:
+        LayerError: a size less than 1; an input of another dtype, or whose last axes have other sizes.
+
+    >>> LayerNorm(2)(np.array([[1.0, 3.0], [5.0, 9.0]], np.float32)).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int | np.integer) else tuple(normalized_shape)
+        if not shape or min(shape) < 1:
+            raise LayerError(f"LayerNorm: normalized_shape must hold one or more sizes of at least 1, got {shape}")
+        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        self.weight = Parameter(np.ones(shape, dtype)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(shape, dtype)) if elementwise_affine and bias else None
+
+    def forward(self, x: Array) -> Array:
+        """Return y, equations (1) and (2)."""
+        x = self.check_input(x)
+        if tuple(x.shape[-len(self.normalized_shape) :]) != self.normalized_shape:
+            raise LayerError(
+                f"{self}: the last axes of the input must be {self.normalized_shape}, got shape {tuple(x.shape)}"
+            )
+        w, b = (p and _rows(p.data[None], self.normalized_shape)[0] for p in (self.weight, self.bias))
+        y, mean, inv_std = layer_norm_forward(_rows(x, self.normalized_shape), w, b, self.eps)
+        self.save(x, mean, inv_std)
+        return _unrows(y, x.shape, self.normalized_shape)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx, equation (4); add (3) to the gradients."""
+        x, mean, inv_std = self.take_saved()
+        dy = self.check_gradient(dy, x.shape)
+        shape, w = self.normalized_shape, self.weight
+        dy_rows, x_rows = _rows(dy, shape), _rows(x, shape)
+        if any(p.requires_grad for p in self.parameters()):
+            gradients = layer_norm_backward_weight(dy_rows, x_rows, mean, inv_std)
+            for p, gradient in zip((self.weight, self.bias), gradients, strict=True):
+                if p:
+                    p.accumulate(_unrows(gradient, (1, *shape), shape)[0])
+        if not self.needs_dx:
+            return None
+        dx = layer_norm_backward_input(dy_rows, x_rows, mean, inv_std, w and _rows(w.data[None], shape)[0])
+        return _unrows(dx, x.shape, shape)
+
+    def options(self) -> str:
+        """Return the arguments that differ from the defaults."""
+        shape = self.normalized_shape
+        text = str(shape[0] if len(shape) == 1 else shape)
+        text += f", eps={self.eps}" if self.eps != 1e-5 else ""
+        text += "" if self.elementwise_affine else ", elementwise_affine=False"
+        return text + (", bias=False" if self.elementwise_affine and self.bias is None else "")
+
+
+def _rows(x: Array, shape: tuple[int, ...]) -> Array:
+    """Return ``x`` (…, *shape) as (N, M), where possible in the order of its memory (and then no copy)."""
+    x = x.reshape(-1, *shape)
+    if x.ndim == 4:
+        x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    return x.reshape(len(x), -1)
+
+
+def _unrows(rows: Array, x_shape: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """Undo `_rows`: the ``x`` of ``x_shape`` whose rows these are."""
+    if len(shape) == 3:
+        C, H, W = shape
+        rows = rows.reshape(-1, H, W, C).transpose(0, 3, 1, 2)  # (N, H·W·C) -> (N, H, W, C) -> (N, C, H, W)
+    return channels_last(rows.reshape(x_shape))

@@ -1,0 +1,258 @@
+"""Normalisation of each image by itself: group and instance normalisation.
+
+**Idea.**  Do what batch normalisation does, but take mean and variance over a part of a single image: over a group of
+its channels, or over each channel.  Then nothing depends on the batch: one image is enough, and training and
+evaluation are the same.
+
+=========  ==========================================================================
+N, C, H, W images, channels, height and width
+G          groups of C/G neighbouring channels; G = C is instance normalisation
+S          the values that share a mean and a variance, a group of channels of one image
+M          C/G·H·W, the number of values in S
+x, y, dy   (N, C, H, W)
+μ, v       mean and biased variance of each S, (N, G);  σ = √(v + ε)
+x̂          (x − μ)/σ, (N, C, H, W)
+γ, β       weight and bias, (C,): one per channel, not per group
+=========  ==========================================================================
+
+**Forward**::
+
+    μ = 1/M Σ_S x        v = 1/M Σ_S (x − μ)²                                         (1)
+    y = γ·x̂ + β                                                                       (2)
+
+**Backward.**  γ and β are shared by all images and pixels, and sum over whom they met::
+
+    dβ = Σ_{n, h, w} dy        dγ = Σ_{n, h, w} dy·x̂                                  (3)
+
+Within S everything is as in batch normalisation (`tinycnn.layers.batchnorm` derives it): x̂_i moves with x_j by
+1/σ·(δ_ij − 1/M − x̂_i·x̂_j/M).  Only, γ differs from channel to channel within S, so that the means are those of
+dx̂ = γ·dy::
+
+    dx = 1/σ · (γ·dy − mean_S(γ·dy) − x̂·mean_S(γ·dy·x̂))                               (4)
+
+γ being constant over the pixels, these means come from the sums of (3) over the pixels of one image.
+
+**Cost.**  A few passes over memory; each slice of the batch is done with while it is in cache.
+
+**Saved for backward:** x, and μ and 1/σ of each S.
+
+Sources: Ulyanov, Vedaldi & Lempitsky 2016, "Instance normalization: the missing ingredient for fast stylization"; Wu &
+He 2018, "Group normalization".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..kernels.norm import (
+    backward_vectors,
+    fold,
+    forward_vectors,
+    gradient_sums,
+    moments,
+    normalize,
+    normalize_backward,
+    spread,
+)
+from ..parallel import each_slice
+from ..parameter import Parameter
+from .base import Layer, LayerError
+from .batchnorm import RunningNorm, normalize_channels
+
+ROW = 1024
+"""Length of the rows worked on: every example has vectors of its own to be spread, so not too long."""
+
+
+def group_norm_forward(x: Array, G: int, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """Equations (1) and (2), from x (N, P, C): y (N, P, C), and mean and variance of every group, (N, G)."""
+    N, P, C = x.shape
+    xp, k = array_module(x), fold(P, C, ROW)
+    y = xp.empty(x.shape, x.dtype)
+    mean, var = xp.empty((N, G), np.float64), xp.empty((N, G), np.float64)
+
+    def one_slice(s: slice) -> None:
+        mean[s], var[s] = moments(x[s], G, k)
+        m, mu, inv = _by_channel(C, x.dtype, mean[s], (var[s] + eps) ** -0.5)
+        a, c = forward_vectors(m, mu, inv, 1 if w is None else w, 0 if b is None else b)
+        m, a, c = (spread(v, k, x.dtype) for v in (m, a, c))
+        normalize(x[s], m, a, c, y[s])
+
+    each_slice(one_slice, x)
+    return y, mean, var
+
+
+def group_norm_backward(
+    dy: Array, x: Array, mean: Array, inv_std: Array, w: Array | None, needs_dx: bool = True
+) -> tuple[Array, Array, Array]:
+    """Equations (4) and (3): dx (N, P, C) if ``needs_dx``, dγ and dβ (C,) in float64; from 1/σ, (N, G)."""
+    (N, P, C), G = x.shape, mean.shape[1]
+    xp, k, M = array_module(x), fold(P, C, ROW), P * C // G
+    gain = 1 if w is None else w
+    dx = xp.empty(x.shape, x.dtype) if needs_dx else None
+    dw, db = xp.empty((N, C), np.float64), xp.empty((N, C), np.float64)  # of each example by itself
+
+    def group_mean(v: Array) -> Array:
+        # (n, C) -> (n, G, C/G) -> (n, G) -> (n, C)
+        return xp.repeat(v.reshape(-1, G, C // G).sum(axis=2) / M, C // G, axis=1)
+
+    def one_slice(s: slice) -> None:
+        m, mu, inv = _by_channel(C, x.dtype, mean[s], inv_std[s])
+        rows = spread(m, k, x.dtype)
+        db[s], dot = gradient_sums(dy[s], x[s], rows)
+        dw[s] = (dot + (m - mu) * db[s]) * inv
+        if dx is not None:
+            q, r = backward_vectors(m, mu, inv, group_mean(gain * db[s]), group_mean(gain * dw[s]))
+            a, q, r = (spread(v, k, x.dtype) for v in (inv * gain, q, r))
+            normalize_backward(dy[s], x[s], rows, a, q, r, dx[s])
+
+    each_slice(one_slice, x, 4 * x[0].nbytes)
+    return dx, dw.sum(axis=0), db.sum(axis=0)
+
+
+def _by_channel(C: int, dtype: np.typing.DTypeLike, mean: Array, inv_std: Array) -> tuple[Array, Array, Array]:
+    """Return the mean in the precision of ``dtype``, the mean and 1/σ, each repeated for every channel: (n, C)."""
+    xp, G = array_module(mean), mean.shape[1]
+    mean, inv_std = (xp.repeat(v, C // G, axis=1) for v in (mean, inv_std))
+    return mean.astype(dtype), mean, inv_std
+
+
+class GroupNorm(Layer):
+    """Normalisation over groups of channels of each example; the module docstring has the mathematics.
+
+    Args:
+        num_groups, num_channels: G and C, G a divisor of C.  One group normalises each example as a whole.
+        eps: ε, added to the variance.
+        affine: whether γ (``weight``, starts at 1) and β (``bias``, starts at 0) are there, one per channel.
+        dtype: of the parameters.
+
+    Shape:
+        (N, C, H, W) or (N, C), unchanged.
+
+    Raises:
+        LayerError: G does not divide C; an input of another rank, dtype or channel count.
+
+    >>> GroupNorm(1, 2, affine=False)(np.array([[1.0, 3.0]])).round(3)
+    array([[-1.,  1.]])
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
+            raise LayerError(f"{self!r}: num_channels must be a positive multiple of num_groups")
+        self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, dtype)) if affine else None
+
+    def forward(self, x: Array) -> Array:
+        """Return y, equations (1) and (2)."""
+        x = self.check_input(x, rank=(2, 4), channels=self.num_channels)
+        w, b = self.weight, self.bias
+        y, mean, var = group_norm_forward(_pixels(x), self.num_groups, w and w.data, b and b.data, self.eps)
+        self.save(x, mean, (var + self.eps) ** -0.5)
+        return _images(y, x.shape)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx, equation (4); add (3) to the gradients."""
+        x, mean, inv_std = self.take_saved()
+        dy = self.check_gradient(dy, x.shape)
+        w, b = self.weight, self.bias
+        dx, dw, db = group_norm_backward(_pixels(dy), _pixels(x), mean, inv_std, w and w.data, self.needs_dx)
+        if w and b:
+            w.accumulate(dw.astype(w.dtype))
+            b.accumulate(db.astype(b.dtype))
+        return _images(dx, x.shape) if self.needs_dx else None
+
+    def options(self) -> str:
+        """Return the arguments that differ from the defaults."""
+        text = f"{self.num_groups}, {self.num_channels}"
+        text += f", eps={self.eps}" if self.eps != 1e-5 else ""
+        return text + ("" if self.affine else ", affine=False")
+
+
+def _pixels(x: Array) -> Array:
+    """Return (N, C, H, W) as (N, H·W, C), and (N, C) as (N, 1, C)."""
+    # (N, C, H, W) -> (N, H, W, C) -> (N, H·W, C)
+    return (x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(len(x), -1, x.shape[1])
+
+
+def _images(x: Array, shape: tuple[int, ...]) -> Array:
+    """Undo `_pixels`."""
+    if len(shape) == 2:
+        return x.reshape(shape)
+    N, C, H, W = shape
+    return x.reshape(N, H, W, C).transpose(0, 3, 1, 2)  # (N, H·W, C) -> (N, H, W, C) -> (N, C, H, W)
+
+
+class InstanceNorm2d(RunningNorm):
+    """Normalisation over each channel of each image; the module docstring has the mathematics.
+
+    Args:
+        num_features: C.
+        eps: ε, added to the variance.
+        momentum: share of the new value in the running statistics; with None they stay as they are.
+        affine: whether γ (``weight``, starts at 1) and β (``bias``, starts at 0) are there, one per channel.
+        track_running_stats: whether averages of the images' statistics are kept, and used in evaluation; there
+            it is then a `BatchNorm2d`.
+        dtype: of parameters and running statistics.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W).
+
+    Raises:
+        LayerError: an input of another rank, dtype or channel count, or of a single pixel where statistics are to
+            be taken from it: it is its own mean, and its variance is 0.
+
+    >>> InstanceNorm2d(1)(np.array([[[[1.0, 3.0]]]])).round(3)
+    array([[[[-1.,  1.]]]])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+
+    def forward(self, x: Array) -> Array:
+        """Return y, equations (1) and (2); in training, move the running statistics."""
+        x = self.check_input(x, rank=4, channels=self.num_features)
+        w, b = self.weight, self.bias
+        if not self.measures:
+            mean, var = self.running_statistics()
+            self.save(x, mean, (var + self.eps) ** -0.5)
+            return normalize_channels(x, mean, (var + self.eps) ** -0.5, w and w.data, b and b.data)
+        M = x.shape[2] * x.shape[3]
+        if M <= 1:
+            raise LayerError(
+                f"{self}: the variance of a channel needs more than one pixel, got an input of shape {tuple(x.shape)}"
+            )
+        y, mean, var = group_norm_forward(_pixels(x), self.num_features, w and w.data, b and b.data, self.eps)
+        self.save(x, mean, (var + self.eps) ** -0.5)
+        if self.training and self.track_running_stats and self.momentum is not None:
+            self.move_average(mean.mean(axis=0), var.mean(axis=0) * (M / (M - 1)), self.momentum)
+        return _images(y, x.shape)
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx, equation (4) (γ·dy/σ with running statistics); add (3) to the gradients."""
+        x, mean, inv_std = self.take_saved()
+        dy = self.check_gradient(dy, x.shape)
+        if mean.ndim == 1:  # running statistics: one mean for all images
+            return self.backward_fixed(dy, x, mean, inv_std)
+        w = self.weight
+        dx, dw, db = group_norm_backward(_pixels(dy), _pixels(x), mean, inv_std, w and w.data, self.needs_dx)
+        self.accumulate(dw, db)
+        return _images(dx, x.shape) if self.needs_dx else None
