@@ -36,6 +36,16 @@ def test_names_are_relative_to_the_layer_asked():
     assert next(iter(part.state_dict())) == "0.conv1.weight"
 
 
+def test_parts_are_attributes_through_empty_names_too():
+    model = small()
+    assert model.stem is model["stem"]
+    assert model.layer1[0].conv1.weight.name == "layer1.0.conv1.weight"
+    with pytest.raises(AttributeError, match="Sequential has no attribute 'conv2'"):
+        model.conv2  # noqa: B018 (reading it is the test)
+    with pytest.raises(LayerError, match="cannot be called 'backward'"):
+        Sequential({"backward": ReLU()})
+
+
 def test_a_layer_can_be_replaced():
     model = create("lenet5")
     model.fc3 = Linear(84, 3)

@@ -1,1 +1,50 @@
-"""layers."""
+"""Layers: one family per file, forward and backward side by side."""
+
+from .activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from .base import Layer, LayerError
+from .batchnorm import BatchNorm2d
+from .combine import Add, Checkpointed, Concat, Residual, Sequential
+from .conv import Conv2d
+from .dropout import Dropout, Dropout2d, StochasticDepth
+from .layernorm import LayerNorm
+from .linear import Linear
+from .lrn import LocalResponseNorm
+from .norm import GroupNorm, InstanceNorm2d
+from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .shape import Flatten, Identity, PadShortcut, ZeroPad2d
+
+__all__ = [
+    "GELU",
+    "AdaptiveAvgPool2d",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Checkpointed",
+    "Concat",
+    "Conv2d",
+    "Dropout",
+    "Dropout2d",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "GroupNorm",
+    "Identity",
+    "InstanceNorm2d",
+    "Layer",
+    "LayerError",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "PadShortcut",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "StochasticDepth",
+    "Tanh",
+    "ZeroPad2d",
+]

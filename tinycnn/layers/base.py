@@ -63,19 +63,33 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter | Layer):
-            self.add(name, value)
-        elif name in self.__dict__.get("_buffers", ()):
+            return self.add(name, value)
+        if name in self.__dict__.get("_buffers", ()):
             self._buffers[name] = value
         object.__setattr__(self, name, value)
 
+    def __getattr__(self, name: str) -> Any:
+        inner = self.__dict__.get("_children", {}).get("")
+        part = getattr(inner, name, None) if inner is not None else None
+        if isinstance(part, Parameter | Layer):
+            return part
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
     def add(self, name: str, part: Parameter | Layer) -> None:
-        """Register a parameter or a child layer under ``name``.
+        """Register a parameter or a child layer under ``name``, and make it the attribute of that name.
 
         A child registered under the empty name shares its parent's name space: its own children appear in
-        paths as if they were the parent's.
+        paths, and as attributes, as if they were the parent's.
+
+        Raises:
+            TypeError: ``super().__init__()`` was not called yet.
+            LayerError: every layer has a method or attribute of that name.
         """
         if "_children" not in self.__dict__:
             raise TypeError(f"{type(self).__name__}.__init__ must call super().__init__() before it assigns layers")
+        if hasattr(Layer, name):
+            raise LayerError(f"{type(self).__name__}: a part cannot be called {name!r}, every layer has that attribute")
+        object.__setattr__(self, name, part)
         if isinstance(part, Parameter):
             self._parameters[name] = part
             part.name = _join(self.path, name)
@@ -144,11 +158,9 @@ class Layer:
         """Return the multiply-adds of a forward on an x of ``shape``; by default none (only products are counted)."""
         return 0
 
-    # ---- parts ---------------------------------------------------------------------------------------------
-
     def children(self) -> Iterator[Layer]:
         """The layers that this one is directly made of."""
-        yield from self._children.values()
+        return iter(self._children.values())
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """(path, layer) of this layer and of all layers below, parents first."""
@@ -158,18 +170,15 @@ class Layer:
 
     def layers(self) -> Iterator[Layer]:
         """This layer and all layers below, parents first."""
-        for _, layer in self.named_layers():
-            yield layer
+        return (layer for _, layer in self.named_layers())
 
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter of this layer and those below, in the order in which they were defined."""
-        for layer in self.layers():
-            yield from layer._parameters.values()
+        return (p for layer in self.layers() for p in layer._parameters.values())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(path relative to this layer, parameter)."""
-        for p in self.parameters():
-            yield _relative(p.name, self.path), p
+        return ((_relative(p.name, self.path), p) for p in self.parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
         """(path relative to this layer, array) of every buffer."""
@@ -179,8 +188,7 @@ class Layer:
 
     def buffers(self) -> Iterator[Array]:
         """Every buffer of this layer and those below."""
-        for _, value in self.named_buffers():
-            yield value
+        return (value for _, value in self.named_buffers())
 
     def num_parameters(self) -> int:
         """Number of trainable scalars, frozen ones included."""

@@ -230,13 +230,15 @@ class RBF(Layer):
         patterns: (classes, features).
     """
 
+    patterns: Array
+
     def __init__(self, patterns: np.ndarray) -> None:
         super().__init__()
         self.register_buffer("patterns", patterns.astype(np.float32))
 
     def forward(self, x: Array) -> Array:
         """Return minus the distances, (N, classes)."""
-        p = self.patterns  # type: ignore[attr-defined]
+        p = self.patterns
         x = self.check_input(x, rank=2, channels=p.shape[1])
         self.save(x)
         # (N, 1, features) − (classes, features) -> (N, classes, features) -> (N, classes)
@@ -245,17 +247,17 @@ class RBF(Layer):
     def backward(self, dy: Array) -> Array:
         """Return dx, (N, features)."""
         (x,) = self.take_saved()
-        p = self.patterns  # type: ignore[attr-defined]
+        p = self.patterns
         dy = self.check_gradient(dy, self.output_shape(x.shape))
         return -2 * (dy.sum(axis=1, keepdims=True) * x - dy @ p.astype(x.dtype))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (N, classes)."""
-        return shape[0], len(self.patterns)  # type: ignore[attr-defined]
+        return shape[0], len(self.patterns)
 
     def options(self) -> str:
         """Return classes and features."""
-        return "{}, {}".format(*self.patterns.shape)  # type: ignore[attr-defined]
+        return "{}, {}".format(*self.patterns.shape)
 
 
 # Ten digits on a grid of 7×12 dots, in the manner of the paper's figure 3; one column of text per digit.
