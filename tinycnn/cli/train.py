@@ -26,10 +26,10 @@ def train(
     data_dir: Annotated[Path | None, Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     epochs: Annotated[int | None, Option(help="Passes through the images. [default: by dataset]")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step. [default: 64]")] = None,
-    optimizer: Annotated[str | None, Option(help="sgd, momentum, adam, adamw, … [default: adam]")] = None,
+    optimizer: Annotated[str | None, Option(help="sgd, momentum, adam, adamw, … [default: adamw]")] = None,
     lr: Annotated[float | None, Option(help="Highest learning rate. [default: by optimizer]")] = None,
     momentum: Annotated[float | None, Option(help="Of optimizers that have one.")] = None,
-    weight_decay: Annotated[float | None, Option(help="L2 penalty, or AdamW's decay. [default: 0]")] = None,
+    weight_decay: Annotated[float | None, Option(help="L2 penalty, or AdamW's decay. [default: by optimizer]")] = None,
     schedule: Annotated[str | None, Option(help="none, step, cosine, onecycle, plateau, … [default: onecycle]")] = None,
     shift: Annotated[
         int | None, Option(help="Shift training images by up to so many pixels. [default: by dataset]")

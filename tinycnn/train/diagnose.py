@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from ..backend import Array, array_module
 from ..layers.base import Layer
+from ..layers.watch import restored, watched
 
 
 class NonFiniteError(ArithmeticError):
@@ -56,46 +54,15 @@ def find_non_finite(model: Layer, x: Array) -> str | None:
         ``"the output of layer1.0.bn2 (BatchNorm2d(16))"``, or None if every output is finite.
     """
     found: list[str] = []
-    buffers = {name: value.copy() for name, value in model.named_buffers()}
-    streams = model.random_state()
-    modes = [(layer, layer.saving) for layer in model.layers()]
-    model.set_saving(False)
-    try:
-        with _watched(model, found), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            model.forward(x)
-    finally:
-        for layer, saving in modes:
-            layer.saving = saving
-        model.set_random_state(streams)
-        for name, value in model.named_buffers():
-            value[...] = buffers[name]
+
+    def look(layer: Layer, x: Array, y: Array) -> None:
+        if not found and not is_finite(y):
+            is_leaf = not list(layer.children())
+            found.append(f"the output of {str(layer) if is_leaf else layer.path or 'the network'}")
+
+    with restored(model), watched(model, look), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        model.set_saving(False).forward(x)
     return found[0] if found else None
-
-
-@contextmanager
-def _watched(model: Layer, found: list[str]) -> Iterator[None]:
-    """Let every layer note in ``found`` when its output is not finite; inner layers finish before outer ones."""
-    layers = list(model.layers())
-
-    def watch(layer: Layer) -> None:
-        forward = layer.forward
-
-        def forward_and_look(x: Array) -> Array:
-            y = forward(x)
-            if not found and not is_finite(y):
-                name = str(layer) if not list(layer.children()) else layer.path or "the network"
-                found.append(f"the output of {name}")
-            return y
-
-        layer.__dict__["forward"] = forward_and_look
-
-    for layer in layers:
-        watch(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.__dict__["forward"]
 
 
 def is_finite(x: Array) -> bool:

@@ -3,8 +3,8 @@
 =============================  ===========================================================================
 config.json                    all it takes to repeat the run: settings, versions, machine
 metrics.jsonl                  a line per epoch
-last.safetensors               the weights after the last epoch finished
-best.safetensors               the weights of the best one; a checkpoint that can be used without the rest
+last.safetensors               the weights after the last epoch that is finished
+best.safetensors               the weights of the best one (`best_epoch`); usable without the rest
 training_state.safetensors     all it takes to go on: weights, optimizer, schedule, random streams, place
 result.json                    the end of the story: accuracy on the test images
 curves.png                     loss and accuracy by epoch, if matplotlib is there
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import sys
@@ -165,7 +166,7 @@ class Run:
     def _keep(self, trainer: Trainer, row: Row) -> None:
         """After an epoch: the weights, the line, and last of all the state, which commits them."""
         for name in ("best", "last"):
-            if name == "last" or best_epoch(trainer.history) == trainer.epoch:
+            if name == "last" or self.best_epoch() == trainer.epoch:
                 self.save_weights(self.folder / f"{name}.safetensors", row)
         write_json_lines(self.folder / "metrics.jsonl", trainer.history)
         self.save_state()
@@ -208,6 +209,10 @@ class Run:
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{saved.path}: does not fit this run: {error}") from None
 
+    def best_epoch(self) -> int:
+        """Return the number of the epoch whose weights are the best so far; see `best_epoch`."""
+        return best_epoch(self.trainer.history, 0 if self.validation is None else self.validation.num_examples)
+
     # ---- end -----------------------------------------------------------------------------------------------
 
     def finish(self) -> dict[str, Any]:
@@ -217,7 +222,7 @@ class Run:
             return {**json.loads(path.read_text()), "run": str(self.folder)}
         model = checkpoint.load(self.folder / "best.safetensors", self.device)
         means = evaluate(model, self.test)
-        history, best = self.trainer.history, best_epoch(self.trainer.history)
+        history, best = self.trainer.history, self.best_epoch()
         seconds = sum(row["seconds"] for row in history)
         result = {
             "test_accuracy": means["accuracy"],
@@ -238,17 +243,29 @@ class Run:
 
     def draw(self) -> bool:
         """Draw the curves; returns whether that was possible."""
-        return curves.draw(self.trainer.history, self.folder / "curves.png", best_epoch(self.trainer.history))
+        return curves.draw(self.trainer.history, self.folder / "curves.png", self.best_epoch())
 
 
-def best_epoch(history: list[Row]) -> int:
-    """Return the number of the best epoch: highest validation accuracy, then lowest validation loss.
+def best_epoch(history: list[Row], images: int = 0) -> int:
+    """Return the number of the epoch whose weights to keep: the last one that is as good as any.
 
-    The last one if there was no validation; 0 if there was no epoch.
+    On n held-out images one epoch makes a mistakes and another b.  Were both equally good, a − b would still
+    scatter by about √(a + b) (the two are Poisson counts), so a lead within that is luck; a later epoch has
+    learnt longer, at a lower learning rate.  The last epoch therefore counts, unless it makes more mistakes than
+    the best one by more than that.
+
+    Args:
+        history: of the run.
+        images: n; without validation the last epoch counts.
+
+    Returns:
+        1 for the first; 0 if there was no epoch.
     """
-    if not history or "val_accuracy" not in history[0]:
+    if not images:
         return len(history)
-    return max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"]
+    mistakes = [round((1 - row["val_accuracy"]) * images) for row in history]
+    least = min(mistakes, default=0)
+    return max((i for i, m in enumerate(mistakes, start=1) if m - least <= math.sqrt(m + least)), default=0)
 
 
 def preprocessing(dataset: Dataset, size: tuple[int, int]) -> dict[str, Any]:

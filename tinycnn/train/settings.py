@@ -18,6 +18,9 @@ SHIFT = {"digits": 2, "mnist": 2, "fashion-mnist": 0, "cifar10": 4}
 """Random shifts, where they are not given."""
 LEARNING_RATES = {"sgd": 0.05, "momentum": 0.05, "nesterov": 0.05, "adam": 0.005, "adamw": 0.005}
 """Learning rates, where they are not given; other optimizers have their own default."""
+WEIGHT_DECAYS = {"adamw": 0.1}
+"""Weight decay, where it is not given; it is what keeps a small network from learning few images by heart."""
+OPTIMIZER = "adamw"
 PRECISIONS = ("float32", "float64")
 
 
@@ -82,7 +85,7 @@ class Settings:
         >>> settings.model, settings.epochs, settings.lr
         ('lenet5', 12, 0.05)
         """
-        dataset, optimizer = given.get("data", "digits"), given.get("optimizer", "adam")
+        dataset, optimizer = given.get("data", "digits"), given.get("optimizer", OPTIMIZER)
         accepted = optim.hyperparameters(optimizer)
         defaults = {
             "model": "lenet5",
@@ -92,7 +95,7 @@ class Settings:
             "optimizer": optimizer,
             "lr": LEARNING_RATES.get(optimizer, accepted["lr"]),
             "momentum": accepted.get("momentum"),
-            "weight_decay": accepted.get("weight_decay", 0),
+            "weight_decay": WEIGHT_DECAYS.get(optimizer, accepted.get("weight_decay", 0)),
             "schedule": "onecycle",
             "shift": SHIFT.get(dataset, 0),
             "val_fraction": 0.1,

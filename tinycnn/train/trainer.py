@@ -16,6 +16,7 @@ import numpy as np
 
 from ..backend import CPU, Array, array_module, device_of
 from ..layers.base import Layer
+from ..layers.watch import restored
 from ..optim import Optimizer, ReduceLROnPlateau, clip_grad_norm_
 from .diagnose import NonFiniteError, diagnose
 
@@ -250,21 +251,16 @@ def evaluate(model: Layer, loader: Batches, loss_fn: Loss | None = None) -> dict
         from ..losses import CrossEntropyLoss
 
         loss_fn = CrossEntropyLoss()
-    modes = [(layer, layer.training, layer.saving) for layer in model.layers()]
-    model.eval()
     sums = Sums()
-    try:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for x, y in loader.epoch(0):
-                logits = model.forward(x)
-                sums.add(loss_fn(logits, y)[0], logits, y)
+    with restored(model), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        model.eval()
+        for x, y in loader.epoch(0):
+            logits = model.forward(x)
+            sums.add(loss_fn(logits, y)[0], logits, y)
         means = sums.means()
         if not np.isfinite(means["loss"]):
             raise NonFiniteError(f"loss on held-out images is {means['loss']}", _first_trouble(model, loader))
-        return means
-    finally:
-        for layer, training, saving in modes:
-            layer.training, layer.saving = training, saving
+    return means
 
 
 def _first_trouble(model: Layer, loader: Batches) -> str | None:

@@ -1,0 +1,46 @@
+"""Files are there whole or not at all."""
+
+import json
+
+import pytest
+
+from tinycnn.train import files
+
+
+def test_replaces_in_one_step_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+    files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_failing_to_replace_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+
+    def fail(source, target):
+        raise OSError("no")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="no"):
+        files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    order = []
+    sync, replace = files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: (order.append("fsync"), sync(fd)))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: (order.append("replace"), replace(a, b)))
+    files.write_bytes(tmp_path / "a", b"x")
+    assert order[:2] == ["fsync", "replace"]
+
+
+def test_json(tmp_path):
+    files.write_json(tmp_path / "a.json", {"ü": [1, 2.5]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ü": [1, 2.5]}
+    files.write_json_lines(tmp_path / "b.jsonl", [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2}])
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert rows == [{"epoch": 1, "loss": 0.30000000000000004}, {"epoch": 2}]
