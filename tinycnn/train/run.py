@@ -105,9 +105,16 @@ class Run:
             cure = f"continue with tinycnn train --resume {folder}" if (folder / "config.json").is_file() else "keep it"
             raise FileExistsError(f"{folder}: there is something in this folder already: name another, or {cure}")
         run = cls(settings, folder, device, data_dir)
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", run.config())
-        run.save_state()
+        try:
+            write_json(folder / "config.json", run.config())
+            run.save_state()
+        except OSError:
+            (folder / "config.json").unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+            raise
         return run
 
     @classmethod
