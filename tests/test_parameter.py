@@ -20,6 +20,7 @@ def test_channels_last_keeps_values_and_copies_only_when_needed():
     assert y.transpose(0, 2, 3, 1).flags.c_contiguous
     assert np.shares_memory(channels_last(y), y)
     assert channels_last(x[0, 0].T).flags.c_contiguous
+    assert channels_last(np.array(1.0)).shape == ()
 
 
 def test_a_frozen_parameter_takes_no_gradient():
@@ -71,6 +72,14 @@ def test_a_parameter_that_left_is_noticed():
     flat.check()
     model.astype(np.float64)
     with pytest.raises(RuntimeError, match=r"conv1\.weight has left .* then make the optimizer"):
+        flat.check()
+
+
+def test_a_gradient_that_was_replaced_is_noticed():
+    parameters = some_parameters()
+    flat = FlatParameters(parameters)
+    parameters[1].grad = np.ones(5)
+    with pytest.raises(RuntimeError, match="p1 has left"):
         flat.check()
 
 

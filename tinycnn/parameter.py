@@ -74,7 +74,7 @@ def channels_last(x: Array) -> Array:
     """
     xp = array_module(x)
     if x.ndim != 4:
-        return xp.ascontiguousarray(x)
+        return xp.ascontiguousarray(x).reshape(x.shape)  # a 0-dimensional array would come back with one axis
     # (N, C, H, W) -> (N, H, W, C), contiguous, and back as a view
     return xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
@@ -145,7 +145,7 @@ class FlatParameters:
             RuntimeError: a parameter was given other arrays (by ``to`` or ``astype``, say) since.
         """
         for p in self.parameters:
-            if p.data.base is not self.data:
+            if p.data.base is not self.data or p.grad.base is not self.grad:
                 raise RuntimeError(
                     f"parameter {p.name or '(unnamed)'} has left the optimizer's flat buffer: "
                     "move or convert the model first (to, astype), then make the optimizer"
