@@ -27,8 +27,8 @@ LEVELS = 5
 """Steps h, h/2, …: four halvings."""
 SHRINK = 8.0
 """How much smaller the next step is when one crossed a kink."""
-ATTEMPTS = 6
-"""Number of steps tried: 2⁻⁶ … 2⁻²¹."""
+SMALLEST = 2.0**-27
+"""No step is smaller: beyond, rounding would pass for a derivative."""
 SLOPE = 1.5
 """A Taylor remainder that falls more slowly than h^1.5 belongs to a wrong derivative (1), not to a right one (2)."""
 ALIKE = 1e-6
@@ -121,7 +121,7 @@ def derivative(line: Line, h: float, tolerance: Callable[[float, float], float])
     """
     best = Estimate()
     kinks = 0
-    for _ in range(ATTEMPTS):
+    while True:
         estimate = _at_step(line, h)
         if estimate is None or _is_kinked(estimate, tolerance):
             kinks += 1
@@ -130,6 +130,8 @@ def derivative(line: Line, h: float, tolerance: Callable[[float, float], float])
             if best.error <= tolerance(best.value, h):
                 best.converged = True
                 break
+        if h / SHRINK < SMALLEST:
+            break
         h /= SHRINK
     best.kinks = kinks
     return best
@@ -152,7 +154,7 @@ def _is_kinked(estimate: Estimate, tolerance: Callable[[float, float], float]) -
     """Whether the slopes on both sides of 0 differ by a jump, which does not shrink with the step."""
     steps = [estimate.h / 2**k for k in range(LEVELS)]
     jumps = [abs(a + b) / h for a, b, h in zip(estimate.deltas, estimate.others, steps, strict=True)]
-    return jumps[-1] > max(jumps[0] / 4, 100 * tolerance(estimate.value, steps[-1]))
+    return jumps[-1] > max(jumps[0] / 4, 10 * tolerance(estimate.value, steps[-1]))
 
 
 def taylor_slope(line: Line, estimate: Estimate, analytic: float, noise: float) -> float | None:
