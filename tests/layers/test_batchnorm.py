@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinycnn import parallel
+from tinycnn.layers import batchnorm
 from tinycnn.layers.base import LayerError
 from tinycnn.layers.batchnorm import BatchNorm2d, batch_statistics, join_moments
 
@@ -169,6 +170,19 @@ def test_slices_whose_means_differ_are_joined_right():
     mean, var = batch_statistics(x.astype(np.float32))
     np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(var, x.var(axis=(0, 2, 3)), rtol=1e-6)
+
+
+def test_the_order_in_which_slices_finish_changes_no_bit(monkeypatch):
+    x = images(0, (64, 4, 24, 20)).astype(np.float32)
+    wanted = batch_statistics(x)
+
+    def last_to_first(task, x):
+        for s in reversed(parallel.slice_batch(len(x), 2 * x[0].nbytes)):
+            task(s)
+
+    monkeypatch.setattr(batchnorm, "each_slice", last_to_first)
+    for a, b in zip(wanted, batch_statistics(x), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # ---- the contract ------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def moments(x: Array, G: int, k: int) -> tuple[Array, Array]:
     xp.subtract(as_rows(x, m_rows), m_rows, out=as_rows(d, m_rows))
     off = mean(d)
     xp.multiply(d, d, out=d)
-    return m + off, xp.maximum(mean(d) - off**2, 0)
+    return m + off, mean(d) - off**2
 
 
 def as_rows(x: Array, like: Array) -> Array:

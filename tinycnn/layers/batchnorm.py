@@ -289,7 +289,7 @@ class BatchNorm2d(RunningNorm):
                 f"{tuple(x.shape)}: use a larger batch, or eval() with running statistics"
             )
         mean, var = batch_statistics(x)
-        if self.training and self.track_running_stats:
+        if self.track_running_stats:  # then this is training
             self.num_batches_tracked += 1
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.move_average(mean, var * (M / (M - 1)), share)

@@ -242,7 +242,7 @@ class InstanceNorm2d(RunningNorm):
             )
         y, mean, var = group_norm_forward(_pixels(x), self.num_features, w and w.data, b and b.data, self.eps)
         self.save(x, mean, (var + self.eps) ** -0.5)
-        if self.training and self.track_running_stats and self.momentum is not None:
+        if self.track_running_stats and self.momentum is not None:  # then this is training
             self.move_average(mean.mean(axis=0), var.mean(axis=0) * (M / (M - 1)), self.momentum)
         return _images(y, x.shape)
 
