@@ -110,6 +110,19 @@ def test_large_wrong_gradients_are_diagnosed_from_a_sample(bug, word):
     assert word in gradcheck(Big(bug), normal(20, 30)).entries[1].cause
 
 
+def test_a_gradient_of_zero_is_noted():
+    class Constant(Tiny):
+        def forward(self, x):
+            return np.ones_like(x)
+
+        def backward(self, dy):
+            return np.zeros_like(dy)
+
+    report = gradcheck(Constant(), normal(4, 3))
+    assert report.ok
+    assert "tests little" in report.entries[0].note
+
+
 # ---- kinks -------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +133,15 @@ def test_steps_that_cross_a_kink_are_given_up_and_counted(make):
     report = gradcheck(make(), x)
     assert report.ok, str(report)
     assert report.entries[0].kinks > 0
+
+
+def test_kinks_very_near_are_avoided_and_the_report_says_what_that_costs():
+    x = normal(5, 6)
+    x[3, 4] = 1e-7
+    report = gradcheck(TellingReLU(), x)
+    assert report.ok, str(report)
+    assert "force steps of" in report.entries[0].note
+    assert not gradcheck(TellingReLU("no gate"), x).ok
 
 
 @pytest.mark.parametrize("make", [ReLU, TellingReLU])
