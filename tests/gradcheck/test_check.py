@@ -77,6 +77,36 @@ def test_the_slope_decides_where_the_tolerance_is_blind():
     assert report.entries[0].error < 10
 
 
+def test_the_derivative_decides_where_slope_and_jacobian_are_blind():
+    class Almost(Tanh):
+        def backward(self, dy):
+            return super().backward(dy) * (1 + 1e-8)
+
+    entry = gradcheck(Almost(), normal(4, 3)).entries[0]
+    assert not entry.ok
+    assert entry.slope > 1.5
+    assert 1e-9 < entry.error < 2e-8
+
+
+def test_the_jacobian_decides_where_ties_blind_the_directions():
+    class Mixed(Max):
+        """The maximum of the first two columns, and the others as they are; planted: they change places."""
+
+        def forward(self, x):
+            return np.column_stack([super().forward(x[:, :2]), x[:, 2:]])
+
+        def backward(self, dy):
+            others = dy[:, :0:-1] if self.options.get("swapped") else dy[:, 1:]
+            return np.column_stack([super().backward(dy[:, 0]), others])
+
+    x = np.array([[1.0, 1.0, 5.0, 5.0]])
+    assert gradcheck(Mixed(), x).ok
+    entry = gradcheck(Mixed(swapped=True), x).entries[0]
+    assert entry.error < 1e-9
+    assert entry.jacobian_error == pytest.approx(1)
+    assert not entry.ok
+
+
 def test_the_worst_entry_and_its_two_values():
     class OneWrong(Linear):
         def backward(self, dy):
