@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from .errors import CommandError
+from .errors import INTERRUPTED, CommandError
 from .inspect import gradcheck, list_models, summary
 from .train import Interruption, train
 from .use import evaluate, predict
@@ -52,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: after the program's name; by default those of this process.
     """
     try:
-        return app(args=arguments, standalone_mode=False) or 0
+        code = app(args=arguments, prog_name="tinycnn", standalone_mode=False) or 0
+        return _say("interrupted", code) if code == INTERRUPTED else code
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", 130)
+        return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stdout = None
         return 1

@@ -15,7 +15,7 @@ import typer
 
 from .. import parallel
 from . import progress
-from .errors import FAILED, CommandError, bad_input, words_of
+from .errors import FAILED, INTERRUPTED, CommandError, bad_input, words_of
 
 Option = typer.Option
 
@@ -160,7 +160,7 @@ def _failures(run: Any) -> Iterator[None]:
         words = words_of(error)
         raise CommandError(f"{words}; what was saved before is whole: go on with {command}", FAILED) from error
     except KeyboardInterrupt:
-        raise CommandError(f"stopped at once; go on from the state saved last with {command}", 130) from None
+        raise Interruption(f"stopped at once; go on from the state saved last with: {command}", INTERRUPTED) from None
 
 
 def _interrupted(run: Any, signals: list[int]) -> None:

@@ -107,12 +107,12 @@ def predict(
     MNIST and the like are bright on dark, a scan of ink on paper needs --invert.
     """
     with bad_input():
+        if top < 1:
+            raise ValueError(f"--top must be at least 1, got {top}")
         model, metadata = _load(checkpoint, device, None)
         how = metadata["preprocessing"]
         pixels = [read_image(path, metadata["architecture"]["in_channels"], invert) for path in images]
         probabilities = _probabilities(model, how, pixels)
-        if top < 1:
-            raise ValueError(f"--top must be at least 1, got {top}")
     results = [
         {"image": str(path), **_ranking(p, how["classes"], top)} for path, p in zip(images, probabilities, strict=True)
     ]

@@ -1,0 +1,68 @@
+"""One line and an exit code for what went wrong; a traceback for what should not have happened."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tinycnn import __version__, cli
+from tinycnn.backend import DeviceError
+from tinycnn.cli.errors import CommandError, bad_input
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("a: b"), "a: b"),
+        (ValueError("two\n  lines"), "two lines"),
+        (DeviceError("no GPU"), "no GPU"),
+        (PermissionError(13, "Permission denied", "x/y"), "x/y: Permission denied: choose another place, or check"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_bad_input_becomes_one_line(error, words):
+    with pytest.raises(CommandError) as caught, bad_input():
+        raise error
+    assert str(caught.value).startswith(words)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ZeroDivisionError, AssertionError])
+def test_bugs_keep_their_traceback(error):
+    with pytest.raises(error), bad_input():
+        raise error("a bug")
+
+
+def test_version_help_and_mistyped_commands(command):
+    assert command("--version") == 0
+    assert command.out == f"tinycnn {__version__}\n"
+    assert command() == 0
+    assert command.out.startswith("Usage: tinycnn")
+    for name in ("train", "eval", "predict", "models", "summary", "gradcheck"):
+        assert name in command.out
+        assert command(name, "--help") == 0
+    assert "Did you mean 'train'" in command.refused("trian")
+
+
+def test_interrupted_before_it_began(command, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinycnn.models.names", interrupt)
+    assert command("models") == 130
+    assert command.err == "tinycnn: interrupted\n"
+
+
+def test_as_a_module_and_into_a_closed_pipe():
+    argv = [sys.executable, "-m", "tinycnn", "models"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "lenet5" in done.stdout
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait()
+
+
+def test_main_returns_the_exit_code():
+    assert cli.main(["summary", "lenet5", "--json"]) == 0

@@ -1,0 +1,299 @@
+"""``tinycnn train``: results, refusals, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinycnn import parallel
+from tinycnn.train import checkpoint
+
+QUICK = ("--epochs", 1, "--batch-size", 500)
+
+
+def arrays(folder, name="last"):
+    return checkpoint.read(folder / f"{name}.safetensors", "weights").arrays
+
+
+def assert_equal_weights(a, b):
+    for name in ("last", "best"):
+        one, other = arrays(a, name), arrays(b, name)
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+# ---- results -----------------------------------------------------------------------------------------------
+
+
+def test_plain_lines_and_one_line_of_json_last(command, tmp_path):
+    assert command("train", "--epochs", 2, "--out", "a", "--json") == 0
+    assert len(command.out.splitlines()) == 1, "with --json nothing else is on standard output"
+    result = command.json()
+    assert 0.8 < result["test_accuracy"] <= 1
+    assert 0.8 < result["val_accuracy"] <= 1
+    assert (result["epochs"], result["parameters"], result["run"]) == (2, 61_706, "a")
+    assert result["seconds"] > 0
+    assert "\x1b" not in command.err, "no colours and no moving bar in a file"
+    lines = command.err.splitlines()
+    assert "lenet5 (61,706 parameters) on digits: 1,294 training, 144 validation, 359 test images" in lines[0]
+    assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    for word in ("loss", "accuracy", "img/s", "left", "validation"):
+        assert word in lines[2]
+    assert result == json.loads((tmp_path / "a" / "result.json").read_text())
+
+
+def test_words_for_people_go_to_standard_output(command):
+    assert command("train", *QUICK, "--out", "a") == 0
+    assert command.err == ""
+    assert command.out.splitlines()[-1].startswith("test accuracy ")
+
+
+def test_quiet(command):
+    assert command("train", *QUICK, "--quiet", "--out", "a") == 0
+    assert len(command.out.splitlines()) == 1
+    assert command.err == ""
+
+
+def test_default_folder_is_named_after_the_run(command, tmp_path):
+    for _ in range(2):
+        assert command("train", *QUICK, "--quiet") == 0
+    first, second = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert first.startswith("lenet5-digits-20")
+    assert first != second
+
+
+def test_options_reach_the_run(command, tmp_path):
+    code = command(
+        *("train", "--model", "lenet5_1998", "--optimizer", "sgd", "--lr", 0.01, "--momentum", 0.5, "--seed", 9),
+        *("--weight-decay", 0.001, "--schedule", "none", "--shift", 0, "--val-fraction", 0, "--precision", "float64"),
+        *("--threads", 1, "--device", "auto", "--out", "a", "--json", *QUICK),
+    )
+    assert code == 0
+    assert parallel.get_num_threads() == 1
+    chosen = {
+        **{"model": "lenet5_1998", "optimizer": "sgd", "lr": 0.01, "momentum": 0.5, "seed": 9, "weight_decay": 0.001},
+        **{"schedule": "none", "shift": 0, "val_fraction": 0.0, "precision": "float64", "batch_size": 500, "epochs": 1},
+    }
+    result = command.json()
+    assert {name: result[name] for name in chosen} == chosen
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["settings"] == chosen | {"data": "digits"}
+    assert all(x.dtype == np.float64 for x in arrays(tmp_path / "a").values() if x.ndim == 4)
+
+
+def test_two_runs_with_one_seed_are_equal_on_any_number_of_threads(command, tmp_path):
+    for threads in (1, 2):
+        assert command("train", "--epochs", 1, "--threads", threads, "--out", threads, "--quiet") == 0
+    assert_equal_weights(tmp_path / "1", tmp_path / "2")
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "lenet6"], "unknown model 'lenet6'; did you mean 'lenet5'?"),
+        (["--data", "digit"], "unknown dataset 'digit'; did you mean 'digits'?"),
+        (["--optimizer", "addam"], "unknown optimizer 'addam'; did you mean 'adam'?"),
+        (["--schedule", "cosin"], "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        (["--optimizer", "adam", "--momentum", "0.9"], "'adam' takes no momentum"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--epochs", "ten"], "--epochs"),
+        (["--lr", "-1"], "lr must be a number greater than 0"),
+        (["--weight-decay", "-1"], "weight_decay must be a number of at least 0"),
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--seed", "-1"], "seed must lie in"),
+        (["--val-fraction", "0.0001"], "fraction must lie between 0 and 1 and leave examples"),
+        (["--data", "mnist"], "mnist: no data directory"),
+        (["--data", "mnist", "--data-dir", "nowhere"], "nowhere (data_dir) is not a folder"),
+        (["--resume", "nowhere"], "nowhere: there is no such folder"),
+        (["--resume", "nowhere", "--batch-size", "3"], "--batch-size cannot be given with --resume"),
+        (["--resume", "nowhere", "--out", "a"], "--out cannot be given with --resume"),
+        (["--model", "lenet5_1998", "--data", "cifar10"], "cifar10: no data directory"),
+        (["--modell", "x"], "--modell"),
+        (["extra"], "extra"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, arguments, words):
+    assert words in command.refused("train", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_gpu(command, monkeypatch):
+    from tinycnn import backend
+
+    monkeypatch.setattr(backend, "cuda_problem", lambda: "CuPy is not installed: do this")
+    assert "device 'cuda' cannot be used: CuPy is not installed: do this" in command.refused(
+        "train", "--device", "cuda"
+    )
+
+
+def test_an_output_folder_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = command.refused("train", "--out", "file/run")
+    assert "file/run" in line
+    assert "choose another place" in line
+    if os.geteuid() != 0:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        assert "Permission denied" in command.refused("train", "--out", "closed/run")
+        assert "Permission denied" in command.refused("train", "--out", "closed")
+
+
+def test_a_disk_that_fills_up_during_training(command, tmp_path, monkeypatch):
+    from tinycnn.train import files
+
+    replace = files.os.replace
+
+    def fail(source, target):
+        if "last" in str(target):
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    assert command("train", *QUICK, "--out", "a", "--quiet") == 1
+    (line,) = command.err.splitlines()
+    assert "last.safetensors: No space left on device" in line
+    assert line.endswith("go on with tinycnn train --resume a")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--resume", "a", "--quiet") == 0
+
+
+def test_an_existing_run_is_refused(command, trained):
+    before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
+    assert f"continue with tinycnn train --resume {trained}" in command.refused("train", "--out", trained)
+    assert {p.name: p.stat().st_mtime_ns for p in trained.iterdir()} == before
+
+
+def test_damaged_files_of_a_run(command, tmp_path):
+    assert command("train", *QUICK, "--out", "a", "--quiet") == 0
+    state = tmp_path / "a" / "training_state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    assert "training_state.safetensors: truncated" in command.refused("train", "--resume", "a")
+    (tmp_path / "a" / "config.json").write_text("{")
+    assert "config.json: damaged" in command.refused("train", "--resume", "a")
+
+
+# ---- failures ----------------------------------------------------------------------------------------------
+
+
+def test_nan_names_the_layer_and_leaves_no_checkpoint_of_it(command, tmp_path):
+    assert command("train", "--lr", "1e9", "--optimizer", "sgd", "--out", "a", "--quiet") == 1
+    (line,) = command.err.splitlines()
+    assert line.startswith("tinycnn: error: loss became nan at epoch 1, batch ")
+    assert "first non-finite value in the output of conv" in line
+    assert line.endswith("no epoch was finished; try a lower learning rate (lr was 1e+09)")
+    assert not list((tmp_path / "a").glob("[lb]*.safetensors"))
+
+
+def test_nan_later_keeps_the_last_good_checkpoint(command, tmp_path, monkeypatch):
+    from tinycnn.train import Trainer
+
+    step = Trainer.step
+
+    def poisoned(self, x, y):
+        if self.epoch == 1 and self.batch == 2:
+            self.model["fc2"].weight.data[3, 5] = np.inf
+        return step(self, x, y)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    assert command("train", "--epochs", 3, "--batch-size", 200, "--out", "a", "--quiet") == 1
+    assert "loss became nan at epoch 2, batch 3: first non-finite value in the parameter fc2.weight" in command.err
+    assert "the last good checkpoint is a/last.safetensors (epoch 1)" in command.err
+    assert all(np.isfinite(x).all() for x in arrays(tmp_path / "a").values())
+    assert command("eval", "a/last.safetensors") == 0
+
+
+# ---- interruptions -----------------------------------------------------------------------------------------
+
+
+def start(folder):
+    """Start a run in a process of its own; returns once an epoch is done."""
+    argv = [sys.executable, "-m", "tinycnn", "train", "--out", str(folder), "--epochs", "5", "--batch-size", "300"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (line := process.stdout.readline()).startswith("epoch 1/"):
+        assert line, process.stderr.read()
+    return process
+
+
+def finish(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_ctrl_c_saves_and_resuming_equals_the_uninterrupted_run(command, tmp_path):
+    process = start(tmp_path / "a")
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    (line,) = err.splitlines()
+    assert line.startswith("tinycnn: stopped ")
+    assert line.endswith(f"go on with: tinycnn train --resume {tmp_path / 'a'}")
+    assert not (tmp_path / "a" / "result.json").exists()
+    assert command("train", "--resume", "a", "--json") == 0
+    assert "going on after epoch" in command.err
+    resumed = command.json()
+    assert command("train", "--out", "b", "--epochs", 5, "--batch-size", 300, "--json") == 0
+    whole = command.json()
+    assert_equal_weights(tmp_path / "a", tmp_path / "b")
+    for key in ("test_accuracy", "test_loss", "val_accuracy", "best_epoch", "epochs"):
+        assert resumed[key] == whole[key]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_in_mid_epoch(command, tmp_path, monkeypatch, number, expected):
+    """The signal comes after a batch chosen here: epoch 2, batch 2 of 5."""
+    from tinycnn.train import Trainer
+
+    step, two = Trainer.step, ("--epochs", 2, "--batch-size", 300)
+
+    def interrupted(self, x, y):
+        result = step(self, x, y)
+        if self.epoch == 1 and self.batch == 1:
+            os.kill(os.getpid(), number)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        assert command("train", *two, "--out", "a dir", "--quiet") == expected
+    assert command.err == (
+        "tinycnn: stopped in epoch 2, after batch 2; saved; go on with: tinycnn train --resume 'a dir'\n"
+    )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert command("train", "--resume", "a dir", "--quiet") == 0
+    assert command("train", *two, "--out", "b", "--quiet") == 0
+    assert_equal_weights(tmp_path / "a dir", tmp_path / "b")
+
+
+def test_the_second_signal_stops_at_once(command, monkeypatch):
+    from tinycnn.train import Trainer
+
+    def hanging(self, x, y):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal is to end this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", hanging)
+        assert command("train", *QUICK, "--out", "a", "--quiet") == 130
+    assert command.err == "tinycnn: stopped at once; go on from the state saved last with: tinycnn train --resume a\n"
+    assert command("train", "--resume", "a", "--quiet") == 0
+
+
+def test_a_finished_run_says_so(command, trained):
+    assert command("train", "--resume", trained, "--json") == 0
+    assert "is finished: all 2 epochs are done" in command.err
+    assert command.json()["run"] == str(trained)
+    assert "is made for 2 epochs" in command.refused("train", "--resume", trained, "--epochs", 4)
+
+
+def test_more_epochs_for_a_constant_learning_rate(command):
+    assert command("train", *QUICK, "--schedule", "none", "--out", "a", "--quiet") == 0
+    assert command("train", "--resume", "a", "--epochs", 2, "--json") == 0
+    assert command.json()["epochs"] == 2
