@@ -38,9 +38,9 @@ def test_version_help_and_mistyped_commands(command):
     assert command.out == f"tinycnn {__version__}\n"
     assert command() == 0
     assert command.out.startswith("Usage: tinycnn")
-    for name in ("train", "eval", "predict", "models", "summary", "gradcheck"):
-        assert name in command.out
-        assert command(name, "--help") == 0
+    names = ("train", "eval", "predict", "models", "summary", "gradcheck")
+    assert all(name in command.out for name in names)
+    assert all(command(name, "--help") == 0 for name in names)
     assert "Did you mean 'train'" in command.refused("trian")
 
 
@@ -51,6 +51,15 @@ def test_interrupted_before_it_began(command, monkeypatch):
     monkeypatch.setattr("tinycnn.models.names", interrupt)
     assert command("models") == 130
     assert command.err == "tinycnn: interrupted\n"
+
+
+def test_a_bug_in_a_command_is_not_dressed_up(command, monkeypatch):
+    def broken():
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("tinycnn.models.names", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        command("models")
 
 
 def test_as_a_module_and_into_a_closed_pipe():
