@@ -11,10 +11,13 @@ import time
 
 import numpy as np
 import pytest
+import strict_cupy
+from helpers import devices
 
 from tinycnn import data, parallel
 from tinycnn.data.dataset import stratified_split
 from tinycnn.losses import CrossEntropyLoss
+from tinycnn.parameter import FlatParameters
 from tinycnn.train import CheckpointError, Run, Settings, checkpoint, evaluate, load
 from tinycnn.train import run as run_module
 from tinycnn.train.run import best_epoch
@@ -274,6 +277,27 @@ def test_eval_equals_the_accuracy_reported(small, tmp_path):
     result = complete(run)
     means = evaluate(load(tmp_path / "a"), run.test, CrossEntropyLoss())
     assert means == {"accuracy": result["test_accuracy"], "loss": result["test_loss"]}
+
+
+@pytest.mark.parametrize("device", ["stand-in", *devices()[1:]])
+def test_on_a_gpu(small, tmp_path, monkeypatch, device):
+    """Trained, stopped and resumed there; the result is about the CPU's."""
+    chosen = settings(epochs=2, shift=0, precision="float64")
+    here = complete(Run.new(chosen, tmp_path / "here"))
+    if device == "stand-in":
+        strict_cupy.install(monkeypatch)
+        monkeypatch.setattr(FlatParameters, "check", lambda self: None)  # views of stand-ins forget their base
+    run = Run.new(chosen, tmp_path / "there", "cuda")
+    run.trainer.after_batch.append(lambda t: t.stop() if t.epoch == 1 and t.batch == 2 else None)
+    assert not run.fit()
+    run = Run.resume(tmp_path / "there", None, None)
+    assert run.device == "cuda"
+    assert run.trainer.model["fc1"].weight.data.__class__ is sys.modules["cupy"].ndarray
+    there = complete(run)
+    assert there["test_loss"] == pytest.approx(here["test_loss"], rel=1e-8)
+    assert rows(tmp_path / "there")[1]["train_loss"] == pytest.approx(
+        rows(tmp_path / "here")[1]["train_loss"], rel=1e-8
+    )
 
 
 # ---- going on after the end --------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class Run:
         model.astype(settings.precision).to(self.device)
         optimizer = settings.make_optimizer(model)
         schedule = settings.make_schedule(optimizer, len(self.training))
-        self.trainer = Trainer(model, optimizer, CrossEntropyLoss(), schedule=schedule, after_epoch=[self._keep])
+        loss_fn = CrossEntropyLoss(check_labels=False)  # Dataset has looked at them
+        self.trainer = Trainer(model, optimizer, loss_fn, schedule=schedule, after_epoch=[self._keep])
 
     def _loader(self, dataset: Dataset, training: bool = False) -> Loader:
         s = self.settings
