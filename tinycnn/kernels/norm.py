@@ -89,6 +89,13 @@ def normalize(x: Array, m: Array, a: Array, b: Array, y: Array) -> None:
     rows += b
 
 
+def scaled(x: Array, a: Array) -> Array:
+    """Return x·a, in scratch; ``a`` is spread."""
+    out = scratch("scaled", x.shape, x.dtype, like=x)
+    array_module(x).multiply(as_rows(x, a), a, out=as_rows(out, a))
+    return out
+
+
 def gradient_sums(dy: Array, x: Array, m: Array) -> tuple[Array, Array]:
     """Return Σ dy and Σ dy·(x − m) over the pixels: two (B, C) in float64; ``m`` is spread."""
     d = scratch("deviation", x.shape, x.dtype, like=x)
@@ -97,15 +104,14 @@ def gradient_sums(dy: Array, x: Array, m: Array) -> tuple[Array, Array]:
     return channel_sums(dy), channel_sums(d)
 
 
-def normalize_backward(dy: Array, x: Array, m: Array, a: Array, q: Array, r: Array, dx: Array) -> None:
-    """Write a·dy − (x − m)·q − r into ``dx``; the vectors are spread."""
-    xp = array_module(x)
-    rows, scaled = as_rows(dx, m), as_rows(scratch("scaled", x.shape, x.dtype, like=x), m)
+def normalize_backward(dy: Array, x: Array, m: Array, q: Array, r: Array, a: Array, dx: Array) -> None:
+    """Write a·(dy − (x − m)·q − r) into ``dx``; the vectors are spread."""
+    xp, rows = array_module(x), as_rows(dx, m)
     xp.subtract(as_rows(x, m), m, out=rows)
     rows *= q
     rows += r
-    xp.multiply(as_rows(dy, m), a, out=scaled)
-    xp.subtract(scaled, rows, out=rows)
+    xp.subtract(as_rows(dy, m), rows, out=rows)
+    rows *= a
 
 
 def forward_vectors(m: Array, mean: Array, inv_std: Array, w: Array | float, b: Array | float) -> tuple[Array, Array]:
@@ -115,6 +121,6 @@ def forward_vectors(m: Array, mean: Array, inv_std: Array, w: Array | float, b: 
 
 
 def backward_vectors(m: Array, mean: Array, inv_std: Array, g: Array, gx: Array) -> tuple[Array, Array]:
-    """Return q and r with (g + x̂·gx)/σ = (x − m)·q + r, where x̂ = (x − mean)/σ."""
-    q = inv_std**2 * gx
-    return q, inv_std * g + (m - mean) * q
+    """Return q and r with g + x̂·gx = (x − m)·q + r, where x̂ = (x − mean)/σ."""
+    q = inv_std * gx
+    return q, g + (m - mean) * q

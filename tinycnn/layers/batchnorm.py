@@ -137,16 +137,15 @@ def batch_norm_sums(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[A
 def batch_norm_backward_input(
     dy: Array, x: Array, mean: Array, inv_std: Array, w: Array | None, dw: Array, db: Array
 ) -> Array:
-    """Equation (4): dx (N, C, H, W), as a·dy − ((x − m)·q + r)."""
+    """Equation (4): dx (N, C, H, W), as a·(dy − (x − m)·q − r)."""
     N, C, H, W = x.shape
     M = N * H * W
     m = mean.astype(x.dtype)
-    gain = 1 if w is None else w
-    q, r = backward_vectors(m, mean, inv_std, gain * db / M, gain * dw / M)
-    m, a, q, r = _rows(x, m, inv_std * gain, q, r)
+    q, r = backward_vectors(m, mean, inv_std, db / M, dw / M)
+    m, q, r, a = _rows(x, m, q, r, inv_std if w is None else inv_std * w)
     x, dy = x.transpose(0, 2, 3, 1), dy.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     dx = array_module(x).empty((N, H, W, C), x.dtype)
-    each_slice(lambda s: normalize_backward(dy[s], x[s], m, a, q, r, dx[s]), x, 4 * x.nbytes // N)
+    each_slice(lambda s: normalize_backward(dy[s], x[s], m, q, r, a, dx[s]), x, 3 * x.nbytes // N)
     return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 

@@ -44,6 +44,7 @@ from ..kernels.norm import (
     moments,
     normalize,
     normalize_backward,
+    scaled,
     spread,
 )
 from ..parallel import each_slice, scratch, sum_slices
@@ -91,18 +92,15 @@ def layer_norm_backward_input(dy: Array, x: Array, mean: Array, inv_std: Array, 
     dx = xp.empty(x.shape, x.dtype)
 
     def one_slice(s: slice) -> None:
-        g = dy[s]  # dx̂ = γ·dy
-        if w is not None:
-            g = scratch("g", g.shape, g.dtype, like=g)
-            xp.multiply(dy[s], w, out=g)
+        g = dy[s] if w is None else scaled(dy[s], w[None, None])  # dx̂ = γ·dy
         mu, inv = mean[s], inv_std[s]
         m = mu.astype(x.dtype)
         rows = spread(m, 1, x.dtype)
         total, dot = gradient_sums(g[:, :, None], x[s, :, None], rows)
         dot = (dot + (m - mu) * total) * inv
         q, r = backward_vectors(m, mu, inv, total / M, dot / M)
-        a, q, r = (spread(v, 1, x.dtype) for v in (inv, q, r))
-        normalize_backward(g, x[s], rows, a, q, r, dx[s])
+        q, r, a = (spread(v, 1, x.dtype) for v in (q, r, inv))
+        normalize_backward(g, x[s], rows, q, r, a, dx[s])
 
     each_slice(one_slice, x, 4 * x[0].nbytes)
     return dx

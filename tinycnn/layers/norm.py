@@ -53,6 +53,7 @@ from ..kernels.norm import (
     moments,
     normalize,
     normalize_backward,
+    scaled,
     spread,
 )
 from ..parallel import each_slice
@@ -89,6 +90,7 @@ def group_norm_backward(
     (N, P, C), G = x.shape, mean.shape[1]
     xp, k, M = array_module(x), fold(P, C, ROW), P * C // G
     gain = 1 if w is None else w
+    gains = None if w is None else spread(w[None], k, x.dtype)
     dx = xp.empty(x.shape, x.dtype) if needs_dx else None
     dw, db = xp.empty((N, C), np.float64), xp.empty((N, C), np.float64)  # of each example by itself
 
@@ -103,8 +105,8 @@ def group_norm_backward(
         dw[s] = (dot + (m - mu) * db[s]) * inv
         if dx is not None:
             q, r = backward_vectors(m, mu, inv, group_mean(gain * db[s]), group_mean(gain * dw[s]))
-            a, q, r = (spread(v, k, x.dtype) for v in (inv * gain, q, r))
-            normalize_backward(dy[s], x[s], rows, a, q, r, dx[s])
+            q, r, a = (spread(v, k, x.dtype) for v in (q, r, inv))
+            normalize_backward(dy[s] if w is None else scaled(dy[s], gains), x[s], rows, q, r, a, dx[s])
 
     each_slice(one_slice, x, 4 * x[0].nbytes)
     return dx, dw.sum(axis=0), db.sum(axis=0)
