@@ -51,7 +51,8 @@ def moments(x: Array, G: int, k: int) -> tuple[Array, Array]:
     """Return mean and variance (biased) of each of G groups of channels in each block: two (B, G) in float64.
 
     The mean is taken twice.  The first, rounded to the precision of x, is near enough to take deviations from; their
-    own mean is what it was off by, and corrects both results (Chan, Golub & LeVeque 1983, equation 1.7)::
+    own mean is what it was off by, and corrects both results (the "corrected two-pass algorithm" of Chan, Golub &
+    LeVeque 1983, "Algorithms for computing the sample variance")::
 
         d = x − m,   mean = m + mean(d),   variance = mean(d²) − mean(d)²
 

@@ -42,7 +42,7 @@ With running statistics μ and σ are constants, and::
 
 **Cost.**  A few passes over memory and hardly any arithmetic.  Statistics are formed slice by slice while a slice is
 in cache: mean and sum of squared deviations M₂ = Σ (x − μ)² of each, put together in float64 and in fixed order by
-the formula of Chan, Golub & LeVeque (1979, equation 2.1).  Joining n values to m with means a distance δ apart::
+the updating formula of Chan, Golub & LeVeque (1979).  Joining n values to m with means a distance δ apart::
 
     M₂ = M₂ₘ + M₂ₙ + δ²·m·n/(m + n)                                                   (6)
 
