@@ -107,6 +107,22 @@ def test_predict_prepares_images_as_training_did(command, trained, tmp_path):
         assert one["probability"] == pytest.approx(float(expected[one["label"]]), rel=1e-6)
 
 
+def test_predict_brings_a_photograph_to_the_size_of_the_dataset_first(command, trained, tmp_path):
+    """A digit of 96×80 pixels becomes 8×8, as the network knows digits, and only then 32×32."""
+    from tinycnn.losses import softmax
+    from tinycnn.train import load
+
+    test = data.load("digits", "test")
+    picture = test.images[5, 0].repeat(12, axis=0).repeat(10, axis=1)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    small = data.fit_images(picture[None, None], (8, 8))
+    assert not np.array_equal(small[0, 0], test.images[5, 0])
+    expected = softmax(load(trained)(test.normalize(data.fit_images(small, (32, 32)))))[0]
+    assert command("predict", trained, "a.png", "--json") == 0
+    best = command.json()["predictions"][0]["top"][0]
+    assert best["probability"] == pytest.approx(float(expected[best["label"]]), rel=1e-6)
+
+
 def test_ink_on_paper_is_noticed_and_inverted_on_request(command, trained, tmp_path):
     x = data.load("digits", "test").images[3, 0]
     Image.fromarray(x).save(tmp_path / "a.png")

@@ -126,6 +126,14 @@ def test_validation_images_are_not_trained_on(small, tmp_path):
     assert np.array_equal(run.training.labels, labels[rest])
 
 
+def test_the_seed_reaches_everything(small, tmp_path):
+    one, other = (Run.new(settings(seed=seed), tmp_path / str(seed)) for seed in (7, 8))
+    assert not np.array_equal(one.trainer.model["fc1"].weight.data, other.trainer.model["fc1"].weight.data)
+    assert not np.array_equal(one.validation.labels, other.validation.labels)
+    assert not np.array_equal(one.training.order(0), other.training.order(0))
+    assert (one.training.seed, one.test.seed) == (7, 7)
+
+
 def test_without_validation_the_last_epoch_counts(small, tmp_path):
     run = Run.new(settings(val_fraction=0.0), tmp_path / "a")
     assert run.validation is None
@@ -141,6 +149,7 @@ def test_without_validation_the_last_epoch_counts(small, tmp_path):
         ([0.90, 1.00, 0.99], 3),  # 1 mistake against 0 is luck: 1 ≤ √1
         ([0.90, 1.00, 0.98], 2),  # 2 against 0 is not: 2 > √2
         ([0.90, 1.00, 0.99, 0.97], 3),  # compared with the best, not with the one before
+        ([1.00, 0.99, 0.98, 0.97], 2),  # creeping away, each time by a little
         ([0.50, 0.38], 1),  # 12 > √112
         ([0.50, 0.42], 2),  # 8 < √108
         ([0.1], 1),

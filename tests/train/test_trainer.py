@@ -104,17 +104,25 @@ def test_row_counts_every_image_once():
     del model._children["1"]  # without BatchNorm the images of a batch do not see each other
     made = optim.SGD(model.parameters(), lr=1e-30)
     trainer = Trainer(model, made, CrossEntropyLoss())
-    assert trainer.fit(loader(), 1, loader(shuffle=False, batch=9))
+    assert trainer.fit(loader(), 2, loader(shuffle=False, batch=9))
     x, y = images()
     logits = model.eval()(np.asarray(x, np.float32) / 255)
     z = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(N), y]
-    (row,) = trainer.history
-    assert row["epoch"] == 1
-    for part in ("train", "val"):
-        assert row[f"{part}_loss"] == pytest.approx(losses.mean(), rel=1e-5)
-        assert row[f"{part}_accuracy"] == (logits.argmax(axis=1) == y).mean()
-    json.dumps(row)
+    assert [row["epoch"] for row in trainer.history] == [1, 2]
+    assert trainer.sums.state() == [0.0, 0, 0, 0]
+    for row in trainer.history:
+        for part in ("train", "val"):
+            assert row[f"{part}_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+            assert row[f"{part}_accuracy"] == (logits.argmax(axis=1) == y).mean()
+        json.dumps(row)
+
+
+def test_fit_is_in_training_mode_whatever_the_network_was_in():
+    trainer = make()
+    trainer.model.eval()
+    trainer.fit(loader(), 1)
+    assert trainer.model[1].num_batches_tracked == len(loader())
 
 
 def test_evaluate_restores_the_mode_and_keeps_statistics():
@@ -252,6 +260,23 @@ def test_an_update_that_overflows_is_found_before_the_epoch_is_kept():
         NonFiniteError, match=r"weights became infinite or nan at epoch 1, batch 5: .*parameter 0.weight"
     ):
         trainer.fit(loader(), 3)
+    assert kept == []
+
+
+def test_a_loss_that_is_not_looked_at_is_noticed_at_the_end_of_the_epoch():
+    """On a GPU only some losses are; the last batch's weights may be fine all the same."""
+    kept = []
+    trainer = make(after_epoch=[lambda t, row: kept.append(row)])
+    trainer._check_every = 100
+    right = trainer.loss_fn
+
+    def sometimes_infinite(logits, targets):
+        loss, dlogits = right(logits, targets)
+        return (loss * np.inf, dlogits) if len(logits) < BATCH else (loss, dlogits)
+
+    trainer.loss_fn = sometimes_infinite
+    with pytest.raises(NonFiniteError, match="the mean loss became inf at epoch 1, batch 5"):
+        trainer.fit(loader(), 1)
     assert kept == []
 
 

@@ -166,8 +166,8 @@ class Trainer:
 
     def _finish_epoch(self, validation: Batches | None) -> None:
         """Measure, write down, and get ready for the next epoch."""
-        self._check_parameters()
         means = self.sums.means()
+        self._check_epoch(means)
         row: Row = {"epoch": self.epoch + 1, **{f"train_{name}": value for name, value in means.items()}}
         if validation is not None:
             means = evaluate(self.model, validation, self.loss_fn)
@@ -192,12 +192,15 @@ class Trainer:
             self.model.set_random_state(before)
             raise NonFiniteError(self._place(f"loss became {float(loss)}"), diagnose(self.model, x))
 
-    def _check_parameters(self) -> None:
-        """Raise NonFiniteError if the last update of an epoch left a parameter that is not finite."""
+    def _check_epoch(self, means: Mapping[str, float]) -> None:
+        """Raise NonFiniteError if an epoch ends with a parameter or a mean that is not finite."""
         data = self.optimizer.flat.data
-        if not bool(array_module(data).isfinite(data).all()):
-            self.batch -= 1
-            raise NonFiniteError(self._place("weights became infinite or nan"), diagnose(self.model))
+        if bool(array_module(data).isfinite(data).all()) and np.isfinite(means["loss"]):
+            return
+        self.batch -= 1
+        found = diagnose(self.model)
+        what = "weights became infinite or nan" if found else f"the mean loss became {means['loss']}"
+        raise NonFiniteError(self._place(what), found)
 
     def _place(self, what: str) -> str:
         return f"{what} at epoch {self.epoch + 1}, batch {self.batch + 1}"
