@@ -152,8 +152,8 @@ BACKWARD = {
     ),
     "batch norm without its mean term": (
         "layers/batchnorm.py",
-        "gain * db / M",
-        "0 * db",
+        "db / M, dw / M)",
+        "0 * db, dw / M)",
         lambda m: m.BatchNorm2d(4),
         IMAGE,
     ),

@@ -74,7 +74,7 @@ def channels_last(x: Array) -> Array:
     """
     xp = array_module(x)
     if x.ndim != 4:
-        return xp.ascontiguousarray(x).reshape(x.shape)  # a 0-dimensional array would come back with one axis
+        return xp.ascontiguousarray(x) if x.ndim else x  # a 0-dimensional array would come back with one axis
     # (N, C, H, W) -> (N, H, W, C), contiguous, and back as a view
     return xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
