@@ -27,10 +27,7 @@ class Terminal(io.StringIO):
 
 def test_the_line_of_an_epoch():
     line = progress.epoch_line(ROW, 10)
-    assert line == (
-        "epoch  3/10  loss 0.5000  accuracy  75.00 %  | validation loss 0.2500  accuracy 100.00 %"
-        "  | lr 0.01  1,234 img/s"
-    )
+    assert line == ("epoch  3/10  loss 0.5000  acc  75.00 %  | val loss 0.2500  acc 100.00 %  | lr 0.01  1,234 img/s")
     bare = {key: value for key, value in ROW.items() if "val" not in key and "accuracy" not in key}
     assert progress.epoch_line(bare, 3) == "epoch 3/3  loss 0.5000  | lr 0.01  1,234 img/s"
 
@@ -62,7 +59,7 @@ def test_a_terminal_gets_a_bar_that_moves():
         display.after_epoch(Work(epoch=3), ROW)
     text = stream.getvalue()
     assert "epoch 3/4" in text
-    assert "loss 0.5000  accuracy  75.00 %  30 img/s" in text
+    assert "loss 0.5000  acc  75.00 %  30 img/s" in text
     assert progress.epoch_line(ROW, 4) in text
 
 

@@ -41,7 +41,7 @@ def test_plain_lines_and_one_line_of_json_last(command, tmp_path):
     lines = command.err.splitlines()
     assert "lenet5 (61,706 parameters) on digits: 1,294 training, 144 validation, 359 test images" in lines[0]
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
-    for word in ("loss", "accuracy", "img/s", "left", "validation"):
+    for word in ("loss", "acc", "img/s", "left", "val"):
         assert word in lines[2]
     assert result == json.loads((tmp_path / "a" / "result.json").read_text())
 

@@ -126,14 +126,14 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     }
     text = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  {numbers(parts['train'])}"
     if parts["val"]:
-        text += f"  | validation {numbers(parts['val'])}"
+        text += f"  | val {numbers(parts['val'])}"
     return text + f"  | lr {row['lr']:.2g}  {row['images_per_second']:,.0f} img/s"
 
 
 def numbers(means: dict[str, float]) -> str:
     """Return loss and accuracy in fixed width."""
     text = f"loss {means['loss']:.4f}"
-    return text + (f"  accuracy {100 * means['accuracy']:6.2f} %" if "accuracy" in means else "")
+    return text + (f"  acc {100 * means['accuracy']:6.2f} %" if "accuracy" in means else "")
 
 
 def clock(seconds: float) -> str:

@@ -105,7 +105,7 @@ def build(checkpoint: Checkpoint) -> Layer:
     Raises:
         CheckpointError: this version knows no such architecture, or the weights are not of that architecture.
     """
-    architecture = checkpoint.metadata.get("architecture")
+    architecture = checkpoint.metadata.get("architecture") or {}
     try:
         model = models.create(**architecture)
     except (TypeError, ValueError) as error:
