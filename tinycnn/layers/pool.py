@@ -39,8 +39,8 @@ the batch that stay in cache.
 **Saved for backward:** of the maximum, which cell of the window won, one byte per output cell; of the mean, no
 more than the shape of x and the counts |R(o)|.
 
-Sources: mean: LeCun et al. 1998 (with a trained factor and bias); maximum: Ranzato et al. 2007, "Unsupervised learning of
-invariant feature hierarchies"; global mean: Lin et al. 2013, "Network in network".
+Sources: mean: LeCun et al. 1998 (with a trained factor and bias); maximum: Ranzato et al. 2007, "Unsupervised learning
+of invariant feature hierarchies"; global mean: Lin et al. 2013, "Network in network".
 """
 
 from __future__ import annotations
