@@ -164,6 +164,29 @@ def test_a_disk_that_fills_up_during_training(command, tmp_path, monkeypatch):
     assert command("train", "--resume", "a", "--quiet") == 0
 
 
+def test_nobody_reads_on(tmp_path):
+    """``tinycnn train | head -1`` ends quietly, and what was saved can be gone on with."""
+    argv = [
+        sys.executable,
+        "-m",
+        "tinycnn",
+        "train",
+        "--epochs",
+        "3",
+        "--batch-size",
+        "500",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 1
+    checkpoint.read(tmp_path / "a", "training state")
+
+
 def test_an_existing_run_is_refused(command, trained):
     before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
     assert f"continue with tinycnn train --resume {trained}" in command.refused("train", "--out", trained)

@@ -156,6 +156,8 @@ def _failures(run: Any) -> Iterator[None]:
         raise CommandError(
             f"{error}; {kept}; try a lower learning rate (lr was {run.settings.lr:g})", FAILED
         ) from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         words = words_of(error)
         raise CommandError(f"{words}; what was saved before is whole: go on with {command}", FAILED) from error
