@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import __version__, models
-from ..layers.base import Layer, LayerError
+from ..layers import Layer, LayerError
 from .files import write_bytes
 
 PathLike: TypeAlias = str | os.PathLike[str]

@@ -55,7 +55,6 @@ class Run:
         settings: what decides the result.
         trainer: does the work; `Trainer.stop` interrupts it.
         training, validation, test: loaders; validation is None if nothing is set aside.
-        train_set: the training images, of the size that the network takes.
     """
 
     def __init__(self, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None) -> None:
@@ -68,8 +67,7 @@ class Run:
             train, held_out = data.split_validation(published, settings.val_fraction, settings.seed)
         size = models.architecture(settings.model).input_shape[1:]
         self.preprocessing = preprocessing(published, size)
-        self.train_set = data.prepare(train, size)
-        self.training = self._loader(self.train_set, training=True)
+        self.training = self._loader(data.prepare(train, size), training=True)
         self.validation = None if held_out is None else self._loader(data.prepare(held_out, size))
         self.test = self._loader(data.prepare(test, size))
         model = models.create(settings.model, published.num_classes, published.shape[0], settings.seed)
