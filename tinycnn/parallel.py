@@ -19,6 +19,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -234,7 +235,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike, like:
     if is_device_array(like):
         return array_module(like).empty(shape, dtype)
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     buffer = _local.scratch.get(name)
     if buffer is None or buffer.nbytes < size:
         buffer = _local.scratch[name] = np.empty(size, np.uint8)

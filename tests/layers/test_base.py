@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
-from tinycnn.layers.base import Layer, LayerError, pair
+from tinycnn.layers.base import Layer, LayerError
 from tinycnn.models import create
 from tinycnn.parameter import Parameter
 
@@ -157,10 +157,3 @@ def test_a_layer_must_define_both_directions():
         Layer()(np.ones(1))
     with pytest.raises(TypeError, match="Layer must define backward"):
         Layer().backward(np.ones(1))
-
-
-def test_pair():
-    assert pair(3, "size", 1, "X") == (3, 3)
-    assert pair([1, 2], "size", 1, "X") == (1, 2)
-    with pytest.raises(LayerError, match="X: size must be at least 1, got 0"):
-        pair(0, "size", 1, "X")

@@ -10,7 +10,7 @@ from .layernorm import LayerNorm
 from .linear import Linear
 from .lrn import LocalResponseNorm
 from .norm import GroupNorm, InstanceNorm2d
-from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, GlobalAvgPool2d, MaxPool2d
 from .shape import Flatten, Identity, PadShortcut, ZeroPad2d
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Dropout",
     "Dropout2d",
     "Flatten",
+    "GlobalAvgPool",
     "GlobalAvgPool2d",
     "GroupNorm",
     "Identity",

@@ -25,16 +25,14 @@ import numpy as np
 from ..backend import Array, array_module, to_device, to_numpy
 from ..messages import some
 from ..parameter import Parameter, channels_last
+from .check import FLOATS, LayerError, check_array
 
 if TYPE_CHECKING:
     from .summary import Summary
 
+__all__ = ["Layer", "LayerError"]
+
 Self = TypeVar("Self", bound="Layer")
-FLOATS = ("float32", "float64")
-
-
-class LayerError(ValueError):
-    """A layer was given something it cannot work with; the message names the layer, what it got and the cure."""
 
 
 class Layer:
@@ -334,23 +332,10 @@ class Layer:
         Raises:
             LayerError: not a floating-point array, of another dtype than the parameters, wrong rank or channels.
         """
-        if not hasattr(x, "dtype") or x.dtype.name not in FLOATS:
-            got = getattr(x, "dtype", type(x).__name__)
-            raise LayerError(f"{self}: expected a float32 or float64 array, got {got}: convert it with astype")
-        ranks = (rank,) if isinstance(rank, int) else rank
-        if ranks is not None and x.ndim not in ranks:
-            wanted = " or ".join({2: "(N, features)", 4: "(N, C, H, W)"}.get(r, f"{r}-dimensional") for r in ranks)
-            raise LayerError(f"{self}: expected an input of shape {wanted}, got {tuple(x.shape)}")
-        if channels is not None and x.shape[1] != channels:
-            what = "channels" if x.ndim == 4 else "features"
-            raise LayerError(
-                f"{self}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}"
-            )
+        check_array(self, x, (rank,) if isinstance(rank, int) else rank, channels)
         for p in self._parameters.values():
             if p.dtype != x.dtype:
-                raise LayerError(
-                    f"{self}: input is {x.dtype}, parameters are {p.dtype}: convert one of them with astype"
-                )
+                raise LayerError(f"{self}: input is {x.dtype}, parameters are {p.dtype}: convert one with astype")
             if array_module(p.data) is not array_module(x):
                 raise LayerError(f"{self}: input and parameters live on different devices: move one of them with to")
         return channels_last(x)
@@ -384,17 +369,3 @@ def _join(*parts: str) -> str:
 
 def _relative(path: str, root: str) -> str:
     return path[len(root) + 1 :] if root else path
-
-
-def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> tuple[int, int]:
-    """Return ``value`` as (height, width): an int stands for both.
-
-    Raises:
-        LayerError: not one or two integers, or one below ``least``; ``what`` and ``owner`` name it.
-    """
-    both = value if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, int | np.integer) for v in both):
-        raise LayerError(f"{owner}: {what} must be an integer or a pair of them, got {value!r}")
-    if min(both) < least:
-        raise LayerError(f"{owner}: {what} must be at least {least}, got {value!r}")
-    return int(both[0]), int(both[1])

@@ -75,6 +75,7 @@ from ..kernels.norm import (
 from ..parallel import each_slice, sum_slices
 from ..parameter import Parameter
 from .base import Layer, LayerError
+from .check import refuse_empty
 
 ROW = 8192
 """Length of the rows worked on: ufuncs copy shorter ones through a buffer when a vector is broadcast to them."""
@@ -273,6 +274,7 @@ class BatchNorm2d(RunningNorm):
     def forward(self, x: Array) -> Array:
         """Return y, equations (1) and (2); in training, move the running statistics."""
         x = self.check_input(x, rank=4, channels=self.num_features)
+        refuse_empty(self, x)
         mean, var = self.measure(x) if self.measures else self.running_statistics()
         inv_std = (var + self.eps) ** -0.5
         self.save(x, mean, inv_std, self.measures)

@@ -62,7 +62,8 @@ from ..kernels.im2col import gather
 from ..kernels.window import Window
 from ..parallel import each_slice, scratch, sum_slices
 from ..parameter import Parameter
-from .base import Layer, LayerError, pair
+from .base import Layer, LayerError
+from .check import pair
 
 Size: TypeAlias = int | tuple[int, int]
 

@@ -50,6 +50,7 @@ from ..kernels.norm import (
 from ..parallel import each_slice, scratch, sum_slices
 from ..parameter import Parameter, channels_last
 from .base import Layer, LayerError
+from .check import refuse_empty
 
 
 def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
@@ -157,6 +158,7 @@ class LayerNorm(Layer):
     def forward(self, x: Array) -> Array:
         """Return y, equations (1) and (2)."""
         x = self.check_input(x)
+        refuse_empty(self, x)
         if tuple(x.shape[-len(self.normalized_shape) :]) != self.normalized_shape:
             raise LayerError(
                 f"{self}: the last axes of the input must be {self.normalized_shape}, got shape {tuple(x.shape)}"

@@ -35,6 +35,7 @@ from __future__ import annotations
 from ..backend import Array, array_module
 from ..parallel import each_slice, scratch
 from .base import Layer, LayerError
+from .check import refuse_empty
 
 
 def window_sums(x: Array, before: int, after: int, out: Array) -> None:
@@ -88,6 +89,7 @@ class LocalResponseNorm(Layer):
     def forward(self, x: Array) -> Array:
         """Return y, equation (2)."""
         x = self.check_input(x, rank=4)
+        refuse_empty(self, x)
         self.save(x)
         x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         xp = array_module(x)

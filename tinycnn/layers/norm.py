@@ -60,6 +60,7 @@ from ..parallel import each_slice
 from ..parameter import Parameter
 from .base import Layer, LayerError
 from .batchnorm import RunningNorm, normalize_channels
+from .check import refuse_empty
 
 ROW = 1024
 """Length of the rows worked on: every example has vectors of its own to be spread, so not too long."""
@@ -157,6 +158,7 @@ class GroupNorm(Layer):
     def forward(self, x: Array) -> Array:
         """Return y, equations (1) and (2)."""
         x = self.check_input(x, rank=(2, 4), channels=self.num_channels)
+        refuse_empty(self, x)
         w, b = self.weight, self.bias
         y, mean, var = group_norm_forward(_pixels(x), self.num_groups, w and w.data, b and b.data, self.eps)
         self.save(x, mean, (var + self.eps) ** -0.5)
@@ -232,6 +234,7 @@ class InstanceNorm2d(RunningNorm):
     def forward(self, x: Array) -> Array:
         """Return y, equations (1) and (2); in training, move the running statistics."""
         x = self.check_input(x, rank=4, channels=self.num_features)
+        refuse_empty(self, x)
         w, b = self.weight, self.bias
         if not self.measures:
             mean, var = self.running_statistics()

@@ -61,7 +61,8 @@ from ..kernels.pool import (
 )
 from ..kernels.window import Window
 from ..parallel import each_slice, scratch
-from .base import Layer, LayerError, pair
+from .base import Layer, LayerError
+from .check import pair
 from .conv import check_fits
 
 Size: TypeAlias = int | tuple[int, int]

@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 from ..backend import Array, array_module
 from ..parallel import each_slice
 from ..parameter import channels_last
-from .base import Layer, LayerError, pair
+from .base import Layer, LayerError
+from .check import pair
 
 Sides: TypeAlias = int | tuple[int, int, int, int]
 

@@ -1,0 +1,54 @@
+"""Checks of what layers are given, and the words when it does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import Array
+
+FLOATS = ("float32", "float64")
+
+
+class LayerError(ValueError):
+    """A layer was given something it cannot work with; the message names the layer, what it got and the cure."""
+
+
+def check_array(owner: object, x: Array, ranks: tuple[int, ...] | None, channels: int | None) -> None:
+    """Make sure that ``x`` is a floating-point array of an allowed rank, with ``channels`` on axis 1.
+
+    Raises:
+        LayerError: it is not; ``owner`` names the layer.
+    """
+    if not hasattr(x, "dtype") or x.dtype.name not in FLOATS:
+        got = getattr(x, "dtype", type(x).__name__)
+        raise LayerError(f"{owner}: expected a float32 or float64 array, got {got}: convert it with astype")
+    if ranks is not None and x.ndim not in ranks:
+        wanted = " or ".join({2: "(N, features)", 4: "(N, C, H, W)"}.get(r, f"{r}-dimensional") for r in ranks)
+        raise LayerError(f"{owner}: expected an input of shape {wanted}, got {tuple(x.shape)}")
+    if channels is not None and x.shape[1] != channels:
+        what = "channels" if x.ndim == 4 else "features"
+        raise LayerError(f"{owner}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}")
+
+
+def refuse_empty(owner: object, x: Array) -> None:
+    """Make sure that there is something in ``x`` to take statistics of.
+
+    Raises:
+        LayerError: there is not.
+    """
+    if x.size == 0:
+        raise LayerError(f"{owner}: the input is empty, of shape {tuple(x.shape)}: leave empty batches out")
+
+
+def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> tuple[int, int]:
+    """Return ``value`` as (height, width): an int stands for both.
+
+    Raises:
+        LayerError: not one or two integers, or one below ``least``; ``what`` and ``owner`` name it.
+    """
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, int | np.integer) for v in both):
+        raise LayerError(f"{owner}: {what} must be an integer or a pair of them, got {value!r}")
+    if min(both) < least:
+        raise LayerError(f"{owner}: {what} must be at least {least}, got {value!r}")
+    return int(both[0]), int(both[1])
