@@ -115,16 +115,61 @@ def test_scratch_is_reused_by_name_and_private_to_a_thread():
     assert not np.shares_memory(a, others[0])
 
 
-def test_blas_is_held_to_one_thread_inside_and_restored_outside():
-    def blas_threads():
-        return [info["num_threads"] for info in parallel._controller().info() if info["user_api"] == "blas"]
+def blas_threads():
+    return [info["num_threads"] for info in parallel._controller().info() if info["user_api"] == "blas"]
 
-    before = blas_threads()
+
+def blas_threads_inside():
     inside = []
-    x = np.zeros((16, 1))
-    parallel.each_slice(lambda s: inside.append(blas_threads()), x, 1 << 20)
-    assert {n for threads in inside for n in threads} == {1}
+    parallel.each_slice(lambda s: inside.extend(blas_threads()), np.zeros((16, 1)), 1 << 20)
+    return set(inside)
+
+
+def test_blas_is_held_to_one_thread_inside_and_restored_outside():
+    before = blas_threads()
+    assert blas_threads_inside() == {1}
     assert blas_threads() == before
+
+
+def test_blas_is_held_whichever_thread_asks_and_asked_before():
+    before, inside = blas_threads(), []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: inside.append(blas_threads_inside()))
+        thread.start()
+        thread.join()
+        inside.append(blas_threads_inside())
+    assert inside == [{1}] * 4
+    assert blas_threads() == before
+
+
+def test_blocks_that_overlap_are_counted():
+    before = blas_threads()
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with parallel.single_threaded_blas():
+            entered.set()
+            leave.wait(20)
+
+    with parallel.single_threaded_blas():
+        thread = threading.Thread(target=other)
+        thread.start()
+        entered.wait(20)
+    assert set(blas_threads()) <= {1}
+    leave.set()
+    thread.join()
+    assert blas_threads() == before
+
+
+def test_ufunc_buffers_are_small_inside_and_restored_outside():
+    parallel.set_num_threads(2)
+    before, inside = np.getbufsize(), []
+    x = np.zeros((64, 1))
+    parallel.each_slice(lambda s: inside.append(np.getbufsize()), x, 1 << 20)
+    assert set(inside) == {parallel.BUFFER_SIZE}
+    with pytest.raises(ZeroDivisionError):
+        parallel.each_slice(lambda s: 1 // 0, x)
+    assert np.getbufsize() == before
 
 
 def test_numpys_error_state_reaches_every_thread():
