@@ -76,10 +76,10 @@ def _device(x):
     return type(x)(map(_device, x)) if isinstance(x, list | tuple) else x
 
 
-def _asarray(x, dtype=None, order="K"):
-    return np.array(x.view(np.ndarray) if isinstance(x, ndarray) else x, dtype=dtype, order=order, copy=None).view(
-        ndarray
-    )
+def _asarray(x, dtype=None, order="C"):
+    if isinstance(x, ndarray):
+        return np.array(x.view(np.ndarray), dtype=dtype, copy=None).view(ndarray)
+    return np.array(x, dtype=dtype, order=order).view(ndarray)
 
 
 def _as_strided(x, shape, strides):

@@ -209,14 +209,15 @@ def test_a_first_layer_gives_the_same_parameter_gradients(case):
 
 @ROWS
 def test_state_dict_round_trip(case):
-    layer = case.build(np.random.default_rng(5))
-    other = case.build(np.random.default_rng(99))
+    layer, other = case.build(np.random.default_rng(5)), case.build(np.random.default_rng(99))
+    x = case.input(np.random.default_rng(5))
     state = layer.state_dict()
     assert all(value.flags.c_contiguous for value in state.values())
     other.load_state_dict(state)
-    other.set_random_state(layer.random_state()) if not hasattr(layer, "stream") else None
+    other.set_random_state(layer.random_state())
     for name, value in other.state_dict().items():
         np.testing.assert_array_equal(value, state[name])
+    np.testing.assert_array_equal(other(x), layer(x))
 
 
 @ROWS

@@ -50,5 +50,12 @@ def test_one_seed_one_fill():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="at least two dimensions"):
         init.he_normal((3,), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="cut must be greater than 0"):
+        init.truncated_normal(SHAPE, np.random.default_rng(0), cut=0)
     with pytest.raises(ValueError, match="'fan_in' or 'fan_out', got 'fan'"):
         init.he_normal(SHAPE, np.random.default_rng(0), mode="fan")
+
+
+def test_orthogonal_has_no_preferred_sign():
+    signs = {float(init.orthogonal((1, 1), np.random.default_rng(s))[0, 0]) for s in range(20)}
+    assert signs == {-1.0, 1.0}

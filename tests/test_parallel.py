@@ -1,5 +1,6 @@
 """The batch-slice engine."""
 
+import os
 import threading
 
 import numpy as np
@@ -184,3 +185,37 @@ def test_numpys_error_state_reaches_every_thread():
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         parallel.set_num_threads(0)
+
+
+def test_the_number_of_threads_may_change_while_others_work():
+    x, errors = np.zeros((64, 1)), []
+
+    def work():
+        try:
+            for _ in range(100):
+                parallel.each_slice(lambda s: x[s].sum(), x, 1 << 20)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(200):
+        parallel.set_num_threads(1 + i % 3)
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_child_starts_afresh():
+    parallel.set_num_threads(2)
+    x, before = np.ones((64, 1)), blas_threads()
+    parallel.each_slice(lambda s: None, x, 1 << 20)
+    with parallel.single_threaded_blas():
+        child = os.fork()
+        if child == 0:
+            (total,) = parallel.sum_slices(lambda s: (x[s].sum(),), x, 1 << 20)
+            os._exit(0 if total == 64 and blas_threads() == before and parallel._blas_users == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -91,3 +91,9 @@ def test_bad_collections_are_refused():
         FlatParameters([p, p])
     with pytest.raises(ValueError, match="one device and dtype"):
         FlatParameters([p, Parameter(np.ones(2, np.float32))])
+
+
+def test_a_parameter_is_of_floating_point_numbers():
+    for dtype in (int, np.float16):
+        with pytest.raises(ValueError, match="must be float32 or float64"):
+            Parameter(np.ones(2, dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -99,12 +100,19 @@ def to_device(x: Array, device: str) -> Array:
         return to_numpy(x)
     if is_device_array(x):
         return x
-    return _import_cupy().asarray(x, order="K")
+    return _in_memory_order(x, _import_cupy().asarray)
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """Return ``x`` as a NumPy array, copied from the GPU when it lives there."""
-    return x.get(order="A") if is_device_array(x) else np.asarray(x)
+    """Return ``x`` as a NumPy array, copied from the GPU when it lives there.  Memory order is kept."""
+    return _in_memory_order(x, lambda flat: flat.get()) if is_device_array(x) else np.asarray(x)
+
+
+def _in_memory_order(x: Array, move: Callable[[Array], Array]) -> Array:
+    """Return ``move(x)`` with axes in the order of x's memory: CuPy's copies know C and F order only."""
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    inverse = sorted(range(x.ndim), key=lambda axis: order[axis])
+    return move(x.transpose(order)).transpose(inverse)
 
 
 def synchronize(device: str = CUDA) -> None:

@@ -2,7 +2,8 @@
 
 Every function takes the shape of a weight, (OC, C/groups, KH, KW) or (out, in), and a generator, and returns a
 new float64 array; the layer converts it to its dtype, so one seed gives the same weights in every precision.
-*fan_in* is the number of inputs that one output sums over, *fan_out* the number of outputs one input reaches.
+*fan_in* is the number of inputs that one output sums over, *fan_out* the number of outputs that one input reaches
+(times the groups, where a convolution has several: PyTorch's count).
 
 Keeping the variance of a signal through a layer y = Σ w·x over fan_in terms asks for Var w = gain²/fan_in, and
 of the gradient flowing back for gain²/fan_out; gain² = 2 makes up for the half that ReLU cuts off.
@@ -84,7 +85,13 @@ def normal(shape: Shape, rng: np.random.Generator, std: float = 0.01) -> np.ndar
 
 
 def truncated_normal(shape: Shape, rng: np.random.Generator, std: float = 0.01, cut: float = 2.0) -> np.ndarray:
-    """N(0, std²) with every draw beyond ±cut·std drawn again."""
+    """N(0, std²) with every draw beyond ±cut·std drawn again.
+
+    Raises:
+        ValueError: ``cut`` is not greater than 0.
+    """
+    if cut <= 0:
+        raise ValueError(f"cut must be greater than 0, got {cut}")
     x = rng.normal(0.0, 1.0, shape)
     while (outside := np.abs(x) > cut).any():
         x[outside] = rng.normal(0.0, 1.0, int(outside.sum()))

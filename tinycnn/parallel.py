@@ -22,6 +22,7 @@ import itertools
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,7 @@ class _Local(threading.local):
 _local = _Local()
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
+_pool_size = 0
 _pool_lock = threading.Lock()
 
 
@@ -77,20 +79,32 @@ def set_num_threads(n: int) -> None:
 
 
 def _forget_pool() -> None:
-    """Drop the pool; the next region makes a new one.  A forked child does so too: it inherits no threads."""
+    """Drop the pool; the next region makes a new one."""
     global _pool
     _pool = None
 
 
+def _after_fork() -> None:
+    """Start afresh in a forked child: it inherits neither the pool's threads nor anyone to release a lock."""
+    global _pool_lock, _blas_lock, _blas_users
+    _pool_lock, _blas_lock = threading.Lock(), threading.Lock()
+    _forget_pool()
+    _local.busy = False
+    if _blas_users:
+        _blas_users = 0
+        _restore_blas()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _executor(workers: int) -> ThreadPoolExecutor:
-    global _pool
+    global _pool, _pool_size
     with _pool_lock:
-        if _pool is None:
+        if _pool is None or _pool_size < workers:
             _pool = ThreadPoolExecutor(workers, thread_name_prefix="tinycnn", initializer=_limit_own_blas)
+            _pool_size = workers
         return _pool
 
 
@@ -123,9 +137,13 @@ def single_threaded_blas() -> Iterator[None]:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                _clear_control()
-                _blas_limit.restore_original_limits()
-                _clear_control()
+                _restore_blas()
+
+
+def _restore_blas() -> None:
+    _clear_control()
+    _blas_limit.restore_original_limits()
+    _clear_control()
 
 
 def _clear_control() -> None:
@@ -174,13 +192,17 @@ def slice_batch(N: int, item_bytes: int) -> list[slice]:
 def _run(tasks: Sequence[Callable[[], None]]) -> None:
     """Run the tasks, each once, on this thread and the pool's; the first error is raised here."""
     threads = min(get_num_threads(), len(tasks))
-    queue = iter(tasks)  # next() on it is atomic: threads take tasks as they come free
+    queue = deque(tasks)  # threads take tasks from it as they come free
 
     def work() -> None:
         was_busy, _local.busy = _local.busy, True
         try:
             with _small_buffers():
-                for task in queue:
+                while True:
+                    try:
+                        task = queue.popleft()
+                    except IndexError:
+                        return
                     task()
         finally:
             _local.busy = was_busy
@@ -189,7 +211,7 @@ def _run(tasks: Sequence[Callable[[], None]]) -> None:
         if threads == 1 or _local.busy:
             return work()
         # NumPy keeps its error state in a context variable: each helper works in a copy of this context.
-        pool = _executor(get_num_threads() - 1)
+        pool = _executor(threads - 1)
         helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
         try:
             work()
@@ -269,6 +291,6 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike, like:
 
 
 def release_scratch() -> None:
-    """Free the scratch of every thread (the pool's threads end, and their memory with them)."""
+    """Free the scratch of this thread and of the pool's, which end, and their memory with them."""
     _local.scratch.clear()
     _forget_pool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,16 @@ class Parameter:
         data: the values.
         grad: dL/d(data), same shape, memory order and dtype.  Backward passes **add** to it.
         requires_grad: False freezes the parameter: no gradient is computed for it and optimizers skip it.
+
+    Raises:
+        ValueError: the values are neither float32 nor float64.
     """
 
     __slots__ = ("data", "grad", "name", "requires_grad")
 
     def __init__(self, data: Array, name: str = "", requires_grad: bool = True) -> None:
+        if data.dtype.name not in ("float32", "float64"):
+            raise ValueError(f"a parameter must be float32 or float64, got {data.dtype}: convert it with astype")
         self.name = name
         self.data = channels_last(data)
         self.grad = array_module(data).zeros_like(self.data)
@@ -58,6 +64,11 @@ class Parameter:
         """Move values and gradient to ``"cpu"`` or ``"cuda"``."""
         self.data, self.grad = to_device(self.data, device), to_device(self.grad, device)
 
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Come back from a pickle, which keeps no memory order, on channels-last memory."""
+        for name, value in state[1].items():
+            setattr(self, name, channels_last(value) if name in ("data", "grad") else value)
+
     def astype(self, dtype: np.typing.DTypeLike) -> None:
         """Convert values and gradient to ``dtype``."""
         self.data, self.grad = self.data.astype(dtype), self.grad.astype(dtype)
@@ -70,7 +81,7 @@ class Parameter:
 def channels_last(x: Array) -> Array:
     """Return ``x`` on channels-last memory: the strides of NHWC under the shape NCHW, for four dimensions.
 
-    ``x`` itself is returned when its memory is in that order already; other ranks become C-contiguous.
+    Nothing is copied when the memory is in that order already; other ranks become C-contiguous.
     """
     xp = array_module(x)
     if x.ndim != 4:

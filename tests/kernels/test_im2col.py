@@ -65,3 +65,21 @@ def test_the_result_is_the_callers_own():
     first = im2col(np.ones((1, 1, 4, 4)), 2)
     im2col(np.zeros((1, 1, 4, 4)), 2)
     assert (first == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 5}, "does not fit"),
+        ({"kernel_size": 2, "stride": 0}, "at least 1"),
+        ({"kernel_size": 2, "padding": -1}, "padding at least 0"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        im2col(np.ones((1, 1, 3, 3)), **arguments)
+
+
+def test_any_integer_and_any_memory_order_will_do():
+    x = np.asfortranarray(np.random.default_rng(0).standard_normal((2, 3, 5, 6)))[:, :, ::-1]
+    np.testing.assert_array_equal(im2col(x, np.int64(2)), im2col_naive(np.ascontiguousarray(x), 2))

@@ -1,7 +1,11 @@
 """The machinery that every layer shares: paths, state, switches, errors."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+from helpers import is_channels_last
 
 from tinycnn import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
 from tinycnn.layers.base import Layer, LayerError
@@ -157,3 +161,112 @@ def test_a_layer_must_define_both_directions():
         Layer()(np.ones(1))
     with pytest.raises(TypeError, match="Layer must define backward"):
         Layer().backward(np.ones(1))
+
+
+def test_a_layer_put_elsewhere_too_keeps_its_place_in_the_first_network():
+    model = create("lenet5")
+    state = model.state_dict()
+    Sequential(*list(model)[:7])  # a feature extractor
+    assert list(model.state_dict()) == list(state)
+    model.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Sequential({"a.b": ReLU()}), "cannot be called 'a.b', dots separate"),
+        (lambda: Residual(Sequential({"downsample": ReLU()}), ReLU()), "two parts would be called 'downsample'"),
+        (lambda: Sequential({"a": ReLU(), "": Sequential({"a": ReLU()})}), "two parts would be called 'a'"),
+        (lambda: Residual(ReLU(), shortcut_name=""), "shortcut_name must not be empty"),
+    ],
+)
+def test_no_two_parts_share_a_path(build, message):
+    with pytest.raises(LayerError, match=message):
+        build()
+
+
+def test_parts_can_be_replaced_through_empty_names():
+    model = create("resnet20")
+    block = model.layer1[0]
+    block.conv1 = Conv2d(16, 16, 3, padding=1, bias=False)
+    assert [type(layer).__name__ for layer in block] == ["Residual", "ReLU"]
+    assert model.num_parameters() == 269_722
+    assert model.layer1[0].conv1.path == "layer1.0.conv1"
+
+
+def test_only_a_part_takes_the_place_of_a_part():
+    conv = Conv2d(1, 1, 1)
+    for value in (None, np.ones((1, 1, 1, 1), np.float32)):
+        with pytest.raises(LayerError, match="weight is a part of this layer"):
+            conv.weight = value
+
+
+class TwoSteps(Layer):
+    """A composite of a user's own, with the default rules."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Conv2d(1, 2, 3), Conv2d(2, 2, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+    def backward(self, dy):
+        return self.first.backward(self.second.backward(dy))
+
+
+def test_a_composite_of_ones_own_may_come_first():
+    model = Sequential(TwoSteps(), ReLU())
+    model.require_dx(False)
+    y = model(np.random.default_rng(0).standard_normal((2, 1, 7, 7)).astype(np.float32))
+    model.backward(np.ones_like(y))
+    assert all((p.grad != 0).any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("bad", [np.array(["a"] * 3), np.array([None] * 3, object), np.ones(3, complex)])
+def test_an_entry_that_is_no_number_changes_nothing(bad):
+    layer = Linear(2, 3)
+    before = layer.state_dict()
+    with pytest.raises(LayerError, match="bias cannot be read as float32 numbers"):
+        layer.load_state_dict({"weight": np.ones((3, 2)), "bias": bad})
+    np.testing.assert_array_equal(layer.state_dict()["weight"], before["weight"])
+
+
+def test_eval_releases_what_was_saved():
+    model = small()
+    model(np.ones((2, 2, 5, 5), np.float32))
+    model.eval()
+    assert all(layer._saved is None for layer in model.layers())
+
+
+def test_a_tree_of_layers_is_named_in_a_line():
+    assert "\n" not in str(create("resnet20"))
+    assert str(create("resnet20").layer1[0]) == "layer1.0 (Sequential)"
+
+
+def test_thawing_without_telling_says_what_to_do():
+    conv = Conv2d(1, 1, 1)
+    for p in conv.parameters():
+        p.requires_grad = False
+    conv.require_dx(False)
+    for p in conv.parameters():
+        p.requires_grad = True
+    y = conv(np.ones((1, 1, 1, 1), np.float32))
+    with pytest.raises(RuntimeError, match="call require_dx again"):
+        conv.backward(y)
+
+
+def test_a_random_state_of_another_network_is_refused():
+    with pytest.raises(LayerError, match="no entry"):
+        Sequential(Dropout(0.5)).set_random_state({})
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_equal_and_independent(copy_of):
+    model = create("resnet20")
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    other = copy_of(model)
+    np.testing.assert_array_equal(other(x), model(x))
+    assert all(is_channels_last(p.data) and is_channels_last(p.grad) for p in other.parameters())
+    other.fc.weight.data.fill(0)
+    assert (model.fc.weight.data != 0).any()

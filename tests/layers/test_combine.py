@@ -136,3 +136,39 @@ def test_a_sequential_is_a_sequence():
     assert model[1] is model["1"]
     assert model[-1] is model["2"]
     assert repr(model).splitlines()[1] == "  (0): ReLU()"
+
+
+def test_a_shortcut_may_be_filled_later():
+    shortcut = Sequential()
+    layer = Residual(Times(2), shortcut)
+    shortcut.append(Times(3))
+    np.testing.assert_array_equal(layer(np.ones((1, 1))), [[5.0]])
+
+
+def test_concat_refuses_another_number_of_channels():
+    layer = Concat(Times(2), Times(3))
+    layer(np.ones((1, 2)))
+    with pytest.raises(LayerError, match=r"output's shape \(1, 4\), got \(1, 5\)"):
+        layer.backward(np.ones((1, 5)))
+
+
+def test_checkpointed_puts_the_random_streams_back_where_they_were():
+    layer = Checkpointed(Dropout(0.5))
+    layer(np.ones((2, 3)))
+    layer.layer.stream.step += 5  # somebody else drew meanwhile
+    before = layer.random_state()
+    layer.backward(np.ones((2, 3)))
+    assert layer.random_state() == before
+
+
+def test_checkpointed_in_eval_saves_nothing_afterwards():
+    layer = Checkpointed(Tanh()).eval()
+    layer(np.ones((2, 3)))
+    assert not layer.layer.saving
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "plain20"])
+def test_multiply_adds_add_up(name):
+    model = create(name, shortcut="B") if name == "resnet20" else create(name)
+    shape = (2, 1, 32, 32) if name == "lenet5" else (2, 3, 32, 32)
+    assert model.macs(shape) == model.summary(shape).macs > 0

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import strict_cupy
 import torch
-from helpers import relative_error
+from helpers import is_channels_last, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinycnn import Conv2d, parallel
+from tinycnn import Conv2d, layers, parallel
 from tinycnn.layers.base import LayerError
 
 
@@ -132,8 +133,8 @@ def test_the_patch_matrix_never_exists_for_the_whole_batch():
         ({"kernel_size": 3, "padding": -1}, "padding must be at least 0"),
         ({"kernel_size": 3, "padding": "full"}, "'same' or 'valid', got 'full'"),
         ({"kernel_size": 3, "padding": "same", "stride": 2}, "padding='same' needs stride 1"),
-        ({"kernel_size": 3, "groups": 0}, "groups=0"),
-        ({"kernel_size": 3, "groups": -2}, "groups=-2"),
+        ({"kernel_size": 3, "groups": 0}, "groups must be an integer of at least 1, got 0"),
+        ({"kernel_size": 3, "groups": 2.0}, "groups must be an integer of at least 1, got 2.0"),
         ({"kernel_size": 3, "groups": 3}, "multiples of groups=3"),
     ],
 )
@@ -159,3 +160,50 @@ def test_repr_shows_what_differs_from_the_defaults():
     assert repr(Conv2d(4, 8, (3, 1), 2, (1, 0), 2, 4, False)) == (
         "Conv2d(4, 8, (3, 1), stride=2, padding=(1, 0), dilation=2, groups=4, bias=False)"
     )
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_that_nobody_needs_are_not_computed(frozen, monkeypatch):
+    conv = Conv2d(2, 3, 3)
+    for p in conv.parameters():
+        p.requires_grad = not frozen
+    conv.require_dx(frozen)
+    unneeded = "conv2d_backward_weight" if frozen else "conv2d_backward_input"
+    monkeypatch.setattr(layers.conv, unneeded, lambda *_: pytest.fail("computed in vain"))
+    conv.backward(conv(np.ones((1, 2, 4, 4), np.float32)))
+
+
+def test_a_gradient_of_another_type_is_refused():
+    conv = Conv2d(2, 3, 3)
+    y = conv(np.ones((1, 2, 4, 4), np.float32))
+    for dy, message in [
+        (y.astype(np.float64), "dL/dy is float64, parameters are float32"),
+        (y.astype(int), "float32 or float64 array, got int64"),
+        (None, "got NoneType"),
+    ]:
+        conv(np.ones((1, 2, 4, 4), np.float32))
+        with pytest.raises(LayerError, match=message):
+            conv.backward(dy)
+
+
+def test_host_and_device_do_not_mix(monkeypatch):
+    strict_cupy.install(monkeypatch)
+    conv = Conv2d(2, 3, 3).to("cuda")
+    with pytest.raises(LayerError, match="different devices: move one of them with to"):
+        conv(np.ones((1, 2, 4, 4), np.float32))
+
+
+def test_memory_order_survives_the_way_to_the_device_and_back(monkeypatch):
+    strict_cupy.install(monkeypatch)
+    conv = Conv2d(2, 3, (2, 4))
+    before = conv.weight.data.copy()
+    for device in ("cuda", "cpu"):
+        conv.to(device)
+        assert is_channels_last(conv.weight.data)
+        assert is_channels_last(conv.weight.grad)
+    np.testing.assert_array_equal(conv.weight.data, before)
+
+
+def test_a_seed_will_do_for_a_generator():
+    a, b = Conv2d(2, 3, 3, rng=7), Conv2d(2, 3, 3, rng=np.random.default_rng(7))
+    np.testing.assert_array_equal(a.weight.data, b.weight.data)

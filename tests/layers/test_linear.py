@@ -133,8 +133,21 @@ def test_mistakes_are_named():
         layer(np.ones((2, 5), np.float32))
     with pytest.raises(LayerError, match="input is float64, parameters are float32"):
         layer(np.ones((2, 12)))
-    with pytest.raises(LayerError, match=r"Linear\(0, 2\): in_features and out_features must be at least 1"):
+    with pytest.raises(LayerError, match=r"Linear\(0, 2\): in_features must be an integer of at least 1, got 0"):
         Linear(0, 2)
     layer(np.ones((2, 12), np.float32))
     with pytest.raises(LayerError, match=r"output's shape \(2, 2\), got \(2, 3\)"):
         layer.backward(np.ones((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_that_nobody_needs_are_not_computed(frozen, monkeypatch):
+    from tinycnn.layers import linear
+
+    layer = Linear(4, 3)
+    for p in layer.parameters():
+        p.requires_grad = not frozen
+    layer.require_dx(frozen)
+    unneeded = "linear_backward_weight" if frozen else "linear_backward_input"
+    monkeypatch.setattr(linear, unneeded, lambda *_: pytest.fail("computed in vain"))
+    layer.backward(layer(np.ones((2, 4), np.float32)))

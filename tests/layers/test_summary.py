@@ -24,7 +24,6 @@ def test_lenet_by_hand():
 
 def test_it_leaves_the_model_as_it_was():
     model = create("resnet20")
-    model.layers()
     before = model.state_dict()
     model["bn1"].training = False
     model.summary((1, 3, 32, 32))
@@ -38,3 +37,18 @@ def test_it_leaves_the_model_as_it_was():
 def test_a_shape_that_does_not_fit_is_an_error():
     with pytest.raises(LayerError, match="expected 3 channels"):
         create("resnet20").summary((1, 1, 32, 32))
+
+
+def test_parameters_of_a_composites_own_are_counted():
+    from tinycnn import Linear, Parameter
+    from tinycnn.layers.base import Layer
+
+    class Scaled(Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.inner = Parameter(np.ones(3)), Linear(3, 3, dtype=np.float64)
+
+        def forward(self, x):
+            return self.inner(x) * self.scale.data
+
+    assert Scaled().summary((1, 3)).parameters == Scaled().num_parameters() == 15

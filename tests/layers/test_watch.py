@@ -46,3 +46,14 @@ def test_everything_is_put_back(fails):
     assert model.random_state() == streams
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, state[name])
+
+
+def test_watching_nests_and_meets_a_layer_twice():
+    relu, outer, inner = ReLU(), [], []
+    model = Sequential(relu, relu)
+    with watched(model, lambda *_: outer.append(1)):
+        with watched(model, lambda *_: inner.append(1)):
+            model(np.ones((1, 2)))
+        model(np.ones((1, 2)))
+    model(np.ones((1, 2)))
+    assert (len(outer), len(inner)) == (6, 3)

@@ -82,3 +82,18 @@ def test_there_are_ten_drawn_digits():
 def test_subsampling_needs_even_sizes():
     with pytest.raises(ValueError, match="height and width must be even"):
         create("lenet5_1998")["s2"](np.zeros((1, 6, 5, 4), np.float32))
+
+
+def test_1998_fills_are_the_papers():
+    """U(±2.4/fan_in), with the fan-in of each output channel."""
+    model = create("lenet5_1998")
+    fan_in = 25 * np.array([len(TABLE_I[o]) for o in model.c3.rows])
+    scaled = np.abs(model.c3.weight.data) * fan_in[:, None, None]
+    assert 2.3 < scaled.max() <= 2.4
+    assert 0 <= model.s2.weight.data.min() <= model.s2.weight.data.max() <= 0.6
+    assert 2.3 < (np.abs(model.c5.weight.data) * 400).max() <= 2.4
+
+
+def test_a_window_that_does_not_fit_is_named_where_it_is():
+    with pytest.raises(ValueError, match=r"c3 \(SparseConv2d.* window covers 5×5"):
+        create("lenet5_1998")(np.zeros((1, 1, 8, 8), np.float32))

@@ -1,1 +1,1 @@
-"""kernels."""
+"""Inner loops from arrays to arrays, without state; NumPy and CuPy."""

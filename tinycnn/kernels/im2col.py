@@ -51,7 +51,7 @@ Size: TypeAlias = int | Sequence[int]
 
 def _window(kernel_size: Size, stride: Size, padding: Size, dilation: Size) -> Window:
     def both(v: Size) -> tuple[int, int]:
-        return (v, v) if isinstance(v, int) else (v[0], v[1])
+        return (int(v), int(v)) if isinstance(v, int | np.integer) else (int(v[0]), int(v[1]))
 
     PH, PW = both(padding)
     return Window(both(kernel_size), both(stride), ((PH, PH), (PW, PW)), both(dilation))
@@ -73,6 +73,9 @@ def im2col(
     Returns:
         (N·OH·OW, KH·KW·C), of the dtype of ``x``.
 
+    Raises:
+        ValueError: sizes out of range, or a window that does not fit into the padded image.
+
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> im2col(x, 2)
     array([[0., 1., 3., 4.],
@@ -80,8 +83,12 @@ def im2col(
            [3., 4., 6., 7.],
            [4., 5., 7., 8.]])
     """
-    # (N, C, H, W) -> (N, H, W, C);  (1, M, K) -> (M, K)
-    return np.array(gather(x.transpose(0, 2, 3, 1), _window(kernel_size, stride, padding, dilation))[0])
+    window = _window(kernel_size, stride, padding, dilation)
+    if min(window.out_size(*x.shape[2:])) < 1:
+        raise ValueError(f"the window does not fit into the padded image of shape {tuple(x.shape)}: {window}")
+    # (N, C, H, W) -> (N, H, W, C), contiguous;  (1, M, K) -> (M, K)
+    x = array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return gather(x, window)[0].copy()
 
 
 def im2col_naive(

@@ -24,12 +24,20 @@ class Window:
         stride: (SH, SW), step from one position to the next.
         padding: ((top, bottom), (left, right)), rows and columns added around the image.
         dilation: (DH, DW), distance between neighbouring cells of the window.
+
+    Raises:
+        ValueError: kernel, stride or dilation below 1, or negative padding.
     """
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     dilation: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        smallest = min(*self.kernel, *self.stride, *self.dilation)
+        if smallest < 1 or min(*self.padding[0], *self.padding[1]) < 0:
+            raise ValueError(f"kernel, stride and dilation must be at least 1 and padding at least 0, got {self}")
 
     def out_size(self, H: int, W: int) -> tuple[int, int]:
         """Return (OH, OW), the number of positions: ⌊(H + pads − D·(K − 1) − 1)/S⌋ + 1, at least 0."""

@@ -25,7 +25,7 @@ import numpy as np
 from ..backend import Array, array_module, to_device, to_numpy
 from ..messages import some
 from ..parameter import Parameter, channels_last
-from .check import FLOATS, LayerError, check_array
+from .check import FLOATS, LayerError, as_numbers, check_array
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -38,6 +38,7 @@ Self = TypeVar("Self", bound="Layer")
 class Layer:
     """Base of every layer.
 
+    A layer has one place in one network: it remembers one forward at a time, so each use needs a layer of its own.
     A subclass assigns its `Parameter` objects and child layers as attributes (their names become the paths of
     the state dict), registers running statistics with `register_buffer`, and defines ``forward`` and
     ``backward``.  ``forward`` hands what backward needs to `save`; ``backward`` gets it from `take_saved`.
@@ -60,10 +61,15 @@ class Layer:
         self._children: dict[str, Layer] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        parts = self.__dict__
         if isinstance(value, Parameter | Layer):
-            return self.add(name, value)
-        if name in self.__dict__.get("_buffers", ()):
+            inner = parts.get("_children", {}).get("")
+            behind = inner is not None and name in inner._names()
+            return setattr(inner, name, value) if behind else self.add(name, value)
+        if name in parts.get("_buffers", ()):
             self._buffers[name] = value
+        elif name in parts.get("_children", ()) or name in parts.get("_parameters", ()):
+            raise LayerError(f"{self}: {name} is a part of this layer; another part can take its place, not {value!r}")
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -81,12 +87,19 @@ class Layer:
 
         Raises:
             TypeError: ``super().__init__()`` was not called yet.
-            LayerError: every layer has a method or attribute of that name.
+            LayerError: the name has a dot, is that of an attribute which every layer has, or is taken.
         """
         if "_children" not in self.__dict__:
             raise TypeError(f"{type(self).__name__}.__init__ must call super().__init__() before it assigns layers")
-        if hasattr(Layer, name):
-            raise LayerError(f"{type(self).__name__}: a part cannot be called {name!r}, every layer has that attribute")
+        if hasattr(Layer, name) or "." in name:
+            why = "dots separate the names of a path" if "." in name else "every layer has that attribute"
+            raise LayerError(f"{type(self).__name__}: a part cannot be called {name!r}, {why}")
+        if name == "":
+            taken = self._names() & part._names() if isinstance(part, Layer) else set()
+        else:
+            taken = {name} & (self._children[""]._names() if "" in self._children else set())
+        if taken:
+            raise LayerError(f"{type(self).__name__}: two parts would be called {min(taken)!r}: rename one of them")
         object.__setattr__(self, name, part)
         if isinstance(part, Parameter):
             self._parameters[name] = part
@@ -94,6 +107,11 @@ class Layer:
         else:
             self._children[name] = part
             part._set_path(_join(self.path, name))
+
+    def _names(self) -> set[str]:
+        """Names of the parts, those behind an empty name included."""
+        names = {*self._parameters, *self._buffers, *self._children} - {""}
+        return names | self._children[""]._names() if "" in self._children else names
 
     def register_buffer(self, name: str, value: Array) -> None:
         """Register an array that is state but not trained (a running mean), as ``self.<name>``."""
@@ -131,11 +149,11 @@ class Layer:
             RuntimeError: there is nothing: no forward, a second backward, or a forward that did not save.
         """
         if self._saved is None:
-            why = (
-                "call forward first, and backward once per forward"
-                if self.saving
-                else "forward ran in eval mode, which keeps nothing: call train(), or eval(backward=True)"
-            )
+            why = "call forward first, and backward once per forward (a layer has one place in a network)"
+            if not self.saving:
+                why = "forward ran in eval mode, which keeps nothing: call train(), or eval(backward=True)"
+            elif not self.reached:
+                why = "nothing here or before needs a gradient: after thawing parameters call require_dx again"
             raise RuntimeError(f"{self}: backward has nothing to work from: {why}")
         saved, self._saved = self._saved, None
         return saved
@@ -162,9 +180,12 @@ class Layer:
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """(path, layer) of this layer and of all layers below, parents first."""
-        yield self.path, self
-        for child in self._children.values():
-            yield from child.named_layers()
+        return self._walk(self.path)
+
+    def _walk(self, path: str) -> Iterator[tuple[str, Layer]]:
+        yield path, self
+        for name, child in self._children.items():
+            yield from child._walk(_join(path, name))
 
     def layers(self) -> Iterator[Layer]:
         """This layer and all layers below, parents first."""
@@ -176,13 +197,13 @@ class Layer:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(path relative to this layer, parameter)."""
-        return ((_relative(p.name, self.path), p) for p in self.parameters())
+        return ((_join(path, name), p) for path, layer in self._walk("") for name, p in layer._parameters.items())
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
         """(path relative to this layer, array) of every buffer."""
-        for path, layer in self.named_layers():
+        for path, layer in self._walk(""):
             for name, value in layer._buffers.items():
-                yield _relative(_join(path, name), self.path), value
+                yield _join(path, name), value
 
     def buffers(self) -> Iterator[Array]:
         """Every buffer of this layer and those below."""
@@ -223,8 +244,12 @@ class Layer:
         """
         self.needs_dx = needed
         self.reached = needed or any(p.requires_grad for p in self._parameters.values())
-        for child in self._children.values():
+        children = list(self._children.values())
+        for child in children:
             self.reached |= child.require_dx(needed)
+        if self.reached:  # which child feeds which only a subclass knows: any may have to pass a gradient on
+            for child in children:
+                child.require_dx(True)
         return self.reached
 
     def zero_grad(self) -> None:
@@ -280,7 +305,7 @@ class Layer:
             (missing names, unexpected names).
 
         Raises:
-            LayerError: names do not match (strict), a shape differs, or *no* name matches.
+            LayerError: names do not match (strict), a shape differs, an entry is not numbers, or *no* name matches.
         """
         own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
         missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
@@ -294,9 +319,9 @@ class Layer:
                 raise LayerError(
                     f"{self}: {name} has shape {tuple(own[name].shape)}, the state's has {tuple(np.shape(state[name]))}"
                 )
-        for name, value in own.items():
-            if name in state:
-                value[...] = array_module(value).asarray(state[name])
+        new = {name: as_numbers(f"{self}: {name}", state[name], value) for name, value in own.items() if name in state}
+        for name, value in new.items():
+            own[name][...] = value
         return missing, unexpected
 
     def random_state(self) -> dict[str, list[int]]:
@@ -307,6 +332,8 @@ class Layer:
         """Set every random stream back to where `random_state` found it: the same masks are drawn again."""
         for path, layer in self.named_layers():
             if hasattr(layer, "stream"):
+                if path not in state:
+                    raise LayerError(f"{layer}: the random state has no entry for it; it has {some(state)}")
                 layer.stream.set_state(state[path])
 
     def summary(self, input_shape: tuple[int, ...]) -> Summary:
@@ -333,19 +360,24 @@ class Layer:
             LayerError: not a floating-point array, of another dtype than the parameters, wrong rank or channels.
         """
         check_array(self, x, (rank,) if isinstance(rank, int) else rank, channels)
+        self._check_kind(x, "input")
+        return channels_last(x)
+
+    def _check_kind(self, x: Array, what: str) -> None:
         for p in self._parameters.values():
             if p.dtype != x.dtype:
-                raise LayerError(f"{self}: input is {x.dtype}, parameters are {p.dtype}: convert one with astype")
+                raise LayerError(f"{self}: {what} is {x.dtype}, parameters are {p.dtype}: convert one with astype")
             if array_module(p.data) is not array_module(x):
-                raise LayerError(f"{self}: input and parameters live on different devices: move one of them with to")
-        return channels_last(x)
+                raise LayerError(f"{self}: {what} and parameters live on different devices: move one of them with to")
 
     def check_gradient(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Return ``dy`` on channels-last memory after checking that it has the shape of the output.
 
         Raises:
-            LayerError: it has not.
+            LayerError: it has not, or is not a floating-point array of the parameters' dtype.
         """
+        check_array(self, dy, None, None)
+        self._check_kind(dy, "dL/dy")
         if tuple(dy.shape) != tuple(shape):
             raise LayerError(
                 f"{self}: backward needs dL/dy of the output's shape {tuple(shape)}, got {tuple(dy.shape)}"
@@ -360,12 +392,9 @@ class Layer:
         return f"{type(self).__name__}({self.options()})"
 
     def __str__(self) -> str:
-        return f"{self.path} ({self!r})" if self.path else repr(self)
+        own = type(self).__name__ if self._children else repr(self)  # a tree of layers fits no line
+        return f"{self.path} ({own})" if self.path else own
 
 
 def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
-
-
-def _relative(path: str, root: str) -> str:
-    return path[len(root) + 1 :] if root else path

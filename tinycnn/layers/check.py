@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, array_module
 
 FLOATS = ("float32", "float64")
 
@@ -38,6 +40,30 @@ def refuse_empty(owner: object, x: Array) -> None:
     """
     if x.size == 0:
         raise LayerError(f"{owner}: the input is empty, of shape {tuple(x.shape)}: leave empty batches out")
+
+
+def as_numbers(what: str, value: Any, like: Array) -> Array:
+    """Return ``value`` as an array of the dtype and on the device of ``like``.
+
+    Raises:
+        LayerError: it cannot be read as numbers; ``what`` names it.
+    """
+    try:
+        array = array_module(like).asarray(value)
+        return array.astype(like.dtype, casting="same_kind" if like.dtype.kind == "f" else "unsafe")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LayerError(f"{what} cannot be read as {like.dtype} numbers: {error}") from None
+
+
+def whole(value: int, what: str, owner: object) -> int:
+    """Return ``value`` after checking that it is an integer of at least 1.
+
+    Raises:
+        LayerError: it is not; ``what`` and ``owner`` name it.
+    """
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise LayerError(f"{owner}: {what} must be an integer of at least 1, got {value!r}")
+    return int(value)
 
 
 def pair(value: int | tuple[int, int], what: str, least: int, owner: object) -> tuple[int, int]:

@@ -140,6 +140,13 @@ class Add(Layer):
         dxs = [branch.backward(dy) for branch in self.children() if branch.reached]
         return functools.reduce(_sum, dxs) if self.needs_dx else None
 
+    def require_dx(self, needed: bool = True) -> bool:
+        """Every branch needs to return dx if anything before this layer needs one."""
+        self.needs_dx = self.reached = needed
+        for branch in self.children():
+            self.reached |= branch.require_dx(needed)
+        return self.reached
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of any branch's output."""
         return next(self.children()).output_shape(shape)
@@ -165,7 +172,9 @@ class Residual(Add):
     """
 
     def __init__(self, main: Layer, shortcut: Layer | None = None, shortcut_name: str = "downsample") -> None:
-        super().__init__({"": main, shortcut_name: shortcut or Identity()})
+        if not shortcut_name:
+            raise LayerError("Residual: shortcut_name must not be empty, that is the name of the main branch")
+        super().__init__({"": main, shortcut_name: Identity() if shortcut is None else shortcut})
 
 
 class Concat(Add):
@@ -183,7 +192,7 @@ class Concat(Add):
         ys = [branch.forward(x) for branch in self.children()]
         if len({(y.shape[0], *y.shape[2:]) for y in ys}) > 1:
             raise LayerError(f"{self}: outputs may differ in channels only, got {[tuple(y.shape) for y in ys]}")
-        self.save([y.shape[1] for y in ys])
+        self.save(ys[0].shape, [y.shape[1] for y in ys])
         xp = array_module(x)
         if ys[0].ndim != 4:
             return xp.concatenate(ys, axis=1)
@@ -192,7 +201,8 @@ class Concat(Add):
 
     def backward(self, dy: Array) -> Array:
         """Return Σᵢ fᵢᵀ(dyᵢ)."""
-        (widths,) = self.take_saved()
+        (N, _, *rest), widths = self.take_saved()
+        dy = self.check_gradient(dy, (N, sum(widths), *rest))
         dxs = [
             branch.backward(dy[:, end - width : end])
             for branch, width, end in zip(self.children(), widths, itertools.accumulate(widths), strict=True)
@@ -225,6 +235,12 @@ class Checkpointed(Layer):
     def layer(self) -> Layer:
         """The layer within."""
         return self._children[""]
+
+    def require_dx(self, needed: bool = True) -> bool:
+        """The layer needs what this one needs."""
+        self.needs_dx = needed
+        self.reached = self.layer.require_dx(needed)
+        return self.reached
 
     def forward(self, x: Array) -> Array:
         """Return the layer's forward, keeping x and the position of the random streams."""

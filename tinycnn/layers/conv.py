@@ -63,7 +63,7 @@ from ..kernels.window import Window
 from ..parallel import each_slice, scratch, sum_slices
 from ..parameter import Parameter
 from .base import Layer, LayerError
-from .check import pair
+from .check import pair, whole
 
 Size: TypeAlias = int | tuple[int, int]
 
@@ -189,14 +189,14 @@ class Conv2d(Layer):
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups, self.padding = in_channels, out_channels, groups, padding
-        self.window = make_window(kernel_size, stride, padding, dilation, f"Conv2d({in_channels}, {out_channels})")
-        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
-            raise LayerError(
-                f"{self!r}: in_channels and out_channels must be positive multiples of groups={groups}, "
-                f"got {in_channels} and {out_channels}"
-            )
-        rng = rng or np.random.default_rng()
+        owner = f"Conv2d({in_channels}, {out_channels})"
+        self.in_channels = whole(in_channels, "in_channels", owner)
+        self.out_channels = whole(out_channels, "out_channels", owner)
+        self.groups, self.padding = whole(groups, "groups", owner), padding
+        self.window = make_window(kernel_size, stride, padding, dilation, owner)
+        if in_channels % groups or out_channels % groups:
+            raise LayerError(f"{owner}: in_channels and out_channels must be multiples of groups={groups}")
+        rng = np.random.default_rng(rng)
         shape = (out_channels, in_channels // groups, *self.window.kernel)
         self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
         bound = fans(shape)[0] ** -0.5 if init is None else 0.0

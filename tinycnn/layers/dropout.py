@@ -76,7 +76,7 @@ class RandomStream:
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
-        rng = rng or np.random.default_rng()
+        rng = np.random.default_rng(rng)
         self.seed(int(rng.integers(2**63)))
 
     def seed(self, key: int) -> None:

@@ -37,6 +37,7 @@ from ..initializers import Initializer, default_uniform, fans
 from ..parallel import each_slice
 from ..parameter import Parameter
 from .base import Layer, LayerError
+from .check import whole
 
 
 def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
@@ -112,10 +113,10 @@ class Linear(Layer):
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        if min(in_features, out_features) < 1:
-            raise LayerError(f"{self!r}: in_features and out_features must be at least 1")
-        rng = rng or np.random.default_rng()
+        owner = f"Linear({in_features}, {out_features})"
+        self.in_features = whole(in_features, "in_features", owner)
+        self.out_features = whole(out_features, "out_features", owner)
+        rng = np.random.default_rng(rng)
         shape = (out_features, in_features)
         self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
         bound = fans(shape)[0] ** -0.5 if init is None else 0.0

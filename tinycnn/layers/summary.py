@@ -73,7 +73,7 @@ class Summary:
 def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     """Send zeros of ``input_shape``, batch included, through the model, and write down what each layer does.
 
-    The model is in eval mode meanwhile, and left as it was.
+    The model is in eval mode meanwhile, and left as it was, but for what an earlier forward saved for its backward.
 
     Raises:
         LayerError: the model cannot take this shape.
@@ -83,7 +83,7 @@ def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     rows: list[Row] = []
 
     def note(layer: Layer, x: Array, y: Array) -> None:
-        if not list(layer.children()):
+        if layer._parameters or not list(layer.children()):
             own = sum(p.size for p in layer._parameters.values())
             rows.append(Row(layer.path, repr(layer), tuple(y.shape), own, layer.macs(tuple(x.shape)), int(y.nbytes)))
 

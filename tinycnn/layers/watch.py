@@ -15,7 +15,7 @@ def watched(model: Layer, note: Callable[[Layer, Array, Array], None]) -> Iterat
 
     Inner layers finish before the outer ones they belong to.
     """
-    layers = list(model.layers())
+    before = {layer: layer.__dict__.get("forward") for layer in model.layers()}
 
     def watch(layer: Layer) -> None:
         forward = layer.forward
@@ -27,13 +27,15 @@ def watched(model: Layer, note: Callable[[Layer, Array, Array], None]) -> Iterat
 
         layer.__dict__["forward"] = forward_and_note
 
-    for layer in layers:
+    for layer in before:
         watch(layer)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in before.items():
             del layer.__dict__["forward"]
+            if forward is not None:
+                layer.__dict__["forward"] = forward
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ..initializers import Shape, fans
 from ..kernels.window import Window
 from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from ..layers.base import Layer, LayerError
-from ..layers.conv import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from ..layers.conv import check_fits, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
 from ..parameter import Parameter, channels_last
 
 
@@ -116,7 +116,7 @@ class Subsample2d(Layer):
 
     def __init__(self, channels: int, *, rng: np.random.Generator | None = None) -> None:
         super().__init__()
-        rng = rng or np.random.default_rng()
+        rng = np.random.default_rng(rng)
         self.weight = Parameter(rng.uniform(0, 2.4 / 4, channels).astype(np.float32))
         self.bias = Parameter(np.zeros(channels, np.float32))
 
@@ -173,7 +173,7 @@ class SparseConv2d(Layer):
         self, table: tuple[tuple[int, ...], ...], kernel_size: int, *, rng: np.random.Generator | None = None
     ) -> None:
         super().__init__()
-        rng = rng or np.random.default_rng()
+        rng = np.random.default_rng(rng)
         self.window = Window((kernel_size, kernel_size))
         self.rows = np.array([o for o, inputs in enumerate(table) for _ in inputs])
         self.columns = np.array([c for inputs in table for c in inputs])
@@ -194,6 +194,7 @@ class SparseConv2d(Layer):
     def forward(self, x: Array) -> Array:
         """Return the convolution with the dense weight."""
         x = self.check_input(x, rank=4, channels=self.in_channels)
+        check_fits(self, self.window, x)
         self.save(x)
         return conv2d_forward(x, self._dense(), self.bias.data, self.window)
 

@@ -72,7 +72,7 @@ def resnet_cifar(
         raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, …), got {depth}")
     if shortcut not in ("A", "B", "none"):
         raise ValueError(f"shortcut must be 'A', 'B' or 'none', got {shortcut!r}")
-    rng = rng or np.random.default_rng()
+    rng = np.random.default_rng(rng)
     block = partial(_block, shortcut=shortcut, pad_where=pad_where, rng=rng)
     wrap = Checkpointed if checkpointed else lambda layer: layer
     stages: dict[str, Layer] = {}

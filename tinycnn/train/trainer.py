@@ -151,6 +151,7 @@ class Trainer:
 
     def _train_epoch(self, loader: Batches) -> None:
         self.model.train()
+        self.model.require_dx(False)  # anew: parameters may have been frozen or thawed
         start = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss is looked at instead
             for x, y in loader.epoch(self.epoch, self.batch):
