@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os.path
 from collections.abc import Iterable
 
 
@@ -12,8 +13,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("resnet2", ["lenet5", "resnet20"])
     "; did you mean 'resnet20'?"
     """
-    match = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    name = name.lower()
+
+    def closeness(other: str) -> tuple[bool, float, int]:
+        swapped = sorted(other) == sorted(name)  # the same letters in another order
+        return swapped, difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
+
+    match = max(difflib.get_close_matches(name, list(known), n=8, cutoff=0.5), key=closeness, default=None)
+    return f"; did you mean {match!r}?" if match else ""
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
