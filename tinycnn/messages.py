@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os.path
+import itertools
 from collections.abc import Iterable
 
 
@@ -17,7 +17,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     def closeness(other: str) -> tuple[bool, float, int]:
         swapped = sorted(other) == sorted(name)  # the same letters in another order
-        return swapped, difflib.SequenceMatcher(None, name, other).ratio(), len(os.path.commonprefix([name, other]))
+        same_start = sum(itertools.takewhile(bool, map(str.__eq__, name, other)))
+        return swapped, difflib.SequenceMatcher(None, name, other).ratio(), same_start
 
     match = max(difflib.get_close_matches(name, list(known), n=8, cutoff=0.5), key=closeness, default=None)
     return f"; did you mean {match!r}?" if match else ""

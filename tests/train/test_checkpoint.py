@@ -3,6 +3,8 @@
 import json
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -150,3 +152,19 @@ def test_missing(tmp_path):
 def test_a_folder_means_its_best_weights(model, tmp_path):
     save(model, tmp_path / "best.safetensors")
     assert np.array_equal(load(tmp_path)["fc1"].bias.data, model["fc1"].bias.data)
+
+
+WRITE = """
+import sys, numpy as np
+from tinycnn.train.checkpoint import write
+write(sys.argv[1], {"b": np.ones((2, 3)), "a": np.zeros(1, "f")}, {"kind": "weights", "ü": [1], "z": 2, "m": 3})
+"""
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        subprocess.run([sys.executable, "-c", WRITE, path], check=True)
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert checkpoint.read(paths[0], "weights").metadata["ü"] == [1]
+    assert safetensors.numpy.load_file(paths[0])["b"].shape == (2, 3)

@@ -44,3 +44,9 @@ def test_json(tmp_path):
     files.write_json_lines(tmp_path / "b.jsonl", [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2}])
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert rows == [{"epoch": 1, "loss": 0.30000000000000004}, {"epoch": 2}]
+
+
+def test_an_error_names_the_file_that_was_meant(tmp_path):
+    with pytest.raises(OSError, match=r"result.json") as caught:
+        files.write_bytes(tmp_path / "missing" / "result.json", b"")
+    assert caught.value.filename == str(tmp_path / "missing" / "result.json")

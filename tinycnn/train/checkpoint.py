@@ -147,7 +147,20 @@ def write(path: PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
 
     text = {key: json.dumps(value) for key, value in {"tinycnn": __version__, **metadata}.items()}
     text["checksum"] = json.dumps(_checksum(arrays, text))
-    write_bytes(Path(path), to_bytes(dict(arrays), metadata=text))
+    write_bytes(Path(path), _in_order(to_bytes(dict(arrays), metadata=text)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """Return a safetensors file with its metadata in alphabetical order: the library has it in a random one.
+
+    Equal contents are equal bytes then.  Offsets of arrays count from the end of the header, so they stay.
+    """
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # arrays stay aligned
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 def read(path: PathLike, kind: str) -> Checkpoint:

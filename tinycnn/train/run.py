@@ -33,11 +33,12 @@ import numpy as np
 from .. import __version__, data, models, parallel
 from ..backend import resolve_device, to_device
 from ..data import Dataset, Loader, RandomShift
+from ..layers import Layer
 from ..losses import CrossEntropyLoss
 from ..optim import join_state, split_state
 from . import checkpoint, curves
-from .checkpoint import TRAINING_STATE, CheckpointError
-from .files import write_json, write_json_lines
+from .checkpoint import TRAINING_STATE, WEIGHTS, CheckpointError
+from .files import locked, write_json, write_json_lines
 from .settings import Settings
 from .trainer import Row, Trainer, evaluate
 
@@ -100,20 +101,20 @@ class Run:
             FileExistsError: the folder has something in it.
             OSError: the folder cannot be made or written to.
         """
-        if folder.is_dir() and any(folder.iterdir()):
-            cure = f"continue with tinycnn train --resume {folder}" if (folder / "config.json").is_file() else "keep it"
-            raise FileExistsError(f"{folder}: there is something in this folder already: name another, or {cure}")
+        _must_be_empty(folder)
         run = cls(settings, folder, device, data_dir)
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            write_json(folder / "config.json", run.config())
-            run.save_state()
-        except OSError:
-            (folder / "config.json").unlink(missing_ok=True)
-            if made:
-                folder.rmdir()
-            raise
+        with locked(folder):
+            _must_be_empty(folder)  # now for sure: another run cannot begin here until this one has its files
+            try:
+                write_json(folder / "config.json", run.config())
+                run.save_state()
+            except OSError:
+                (folder / "config.json").unlink(missing_ok=True)
+                if made:
+                    folder.rmdir()
+                raise
         return run
 
     @classmethod
@@ -140,12 +141,21 @@ class Run:
             ) from None
         settings = _with_epochs(settings, epochs)
         run = cls(settings, folder, device or config.get("device", "cpu"), data_dir or config.get("data_dir"))
-        run.load_state()
+        with locked(folder):
+            run._go_back(epochs, config)
+        return run
+
+    def _go_back(self, epochs: int | None, config: dict[str, Any]) -> None:
+        """Bring the run, and its files, to the state saved last."""
+        folder, settings = self.folder, self.settings
+        if any((folder / name).exists() for name in ("training_state.safetensors", "metrics.jsonl")):
+            self.load_state()
+        else:
+            self.save_state()  # killed while the folder was made: nothing is lost by beginning
         if epochs is not None and settings.epochs != config["settings"]["epochs"]:
             (folder / "result.json").unlink(missing_ok=True)
             write_json(folder / "config.json", config | {"settings": settings.to_dict()})
-        write_json_lines(folder / "metrics.jsonl", run.trainer.history)
-        return run
+        write_json_lines(folder / "metrics.jsonl", self.trainer.history)
 
     def config(self) -> dict[str, Any]:
         """Return what config.json holds."""
@@ -163,10 +173,16 @@ class Run:
     # ---- middle --------------------------------------------------------------------------------------------
 
     def fit(self) -> bool:
-        """Train to the end, or until the trainer is stopped, and save.  Returns whether all epochs are done."""
-        finished = self.trainer.fit(self.training, self.settings.epochs, self.validation)
-        if not finished:
-            self.save_state()
+        """Train to the end, or until the trainer is stopped, and save.  Returns whether all epochs are done.
+
+        Raises:
+            NonFiniteError: the loss became infinite or not a number.
+            OSError: a file cannot be written, or another process trains in this folder.
+        """
+        with locked(self.folder):
+            finished = self.trainer.fit(self.training, self.settings.epochs, self.validation)
+            if not finished:
+                self.save_state()
         return finished
 
     def _keep(self, trainer: Trainer, row: Row) -> None:
@@ -222,13 +238,17 @@ class Run:
     # ---- end -----------------------------------------------------------------------------------------------
 
     def finish(self) -> dict[str, Any]:
-        """Measure the best weights on the test images, once, and write down the result; or return the one there is."""
+        """Measure the best weights on the test images, once, and write down the result; or return the one there is.
+
+        Raises:
+            CheckpointError: best.safetensors is missing, damaged, or not of this run.
+        """
         path = self.folder / "result.json"
-        if path.is_file():
-            return {**json.loads(path.read_text()), "run": str(self.folder)}
-        model = checkpoint.load(self.folder / "best.safetensors", self.device)
-        means = evaluate(model, self.test)
+        if (result := _read_result(path)) is not None:
+            return {**result, "run": str(self.folder)}
         history, best = self.trainer.history, self.best_epoch()
+        model = self._best_model(best)
+        means = evaluate(model, self.test)
         seconds = sum(row["seconds"] for row in history)
         result = {
             "test_accuracy": means["accuracy"],
@@ -246,6 +266,15 @@ class Run:
         }
         write_json(path, result)
         return result
+
+    def _best_model(self, epoch: int) -> Layer:
+        saved = checkpoint.read(self.folder / "best.safetensors", WEIGHTS)
+        known = saved.metadata.get("architecture"), saved.metadata.get("metrics", {}).get("epoch")
+        if known != (self.trainer.model.architecture, epoch):
+            raise CheckpointError(
+                f"{saved.path}: not the weights of this run's epoch {epoch}: restore it, or train anew"
+            )
+        return checkpoint.build(saved).to(self.device)
 
     def draw(self) -> bool:
         """Draw the curves; returns whether that was possible."""
@@ -303,6 +332,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise CheckpointError(f"{path}: has no settings: restore it, or start a new run")
     return config
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Return what result.json holds, or None if there is none, or one that cannot be read and is made anew."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def _must_be_empty(folder: Path) -> None:
+    """Raise FileExistsError if a folder has something in it; files that a killed run left half-written do not count."""
+    if not folder.is_dir() or all(path.match(".*.tmp") for path in folder.iterdir()):
+        return
+    cure = f"continue with tinycnn train --resume {folder}" if (folder / "config.json").is_file() else "empty it"
+    raise FileExistsError(f"{folder}: there is something in this folder already: name another, or {cure}")
 
 
 def _with_epochs(settings: Settings, epochs: int | None) -> Settings:

@@ -65,11 +65,15 @@ class Settings:
         _known("schedule", self.schedule, optim.schedule_names())
         if self.momentum is not None and "momentum" not in optim.hyperparameters(self.optimizer):
             raise ValueError(f"optimizer {self.optimizer!r} takes no momentum: leave it out, or choose sgd")
+        for name in ("epochs", "batch_size", "shift", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name} must be an integer, got {getattr(self, name)!r}")
+        size = min(models.architecture(self.model).input_shape[1:])
         for ok, name, must in (
             (self.epochs >= 1, "epochs", "be at least 1"),
             (self.batch_size >= 1, "batch_size", "be at least 1"),
             (math.isfinite(self.lr) and self.lr > 0, "lr", "be a number greater than 0"),
-            (self.shift >= 0, "shift", "be at least 0"),
+            (0 <= self.shift < size // 2, "shift", f"be at least 0 and less than {size // 2}, half of the input"),
             (0 <= self.val_fraction < 1, "val_fraction", "be at least 0 and less than 1"),
             (0 <= self.seed < 1 << 64, "seed", "lie in 0..2⁶⁴ − 1"),
             (self.precision in PRECISIONS, "precision", f"be one of {', '.join(PRECISIONS)}"),

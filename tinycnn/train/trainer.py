@@ -171,7 +171,10 @@ class Trainer:
         self._check_epoch(means)
         row: Row = {"epoch": self.epoch + 1, **{f"train_{name}": value for name, value in means.items()}}
         if validation is not None:
-            means = evaluate(self.model, validation, self.loss_fn)
+            try:
+                means = evaluate(self.model, validation, self.loss_fn)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{error.what} after epoch {self.epoch + 1}", error.where) from None
             row |= {f"val_{name}": value for name, value in means.items()}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "seconds": round(self.seconds, 3)}
         row["images_per_second"] = round(self.sums.examples / max(self.seconds, 1e-9), 1)
