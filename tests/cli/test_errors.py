@@ -1,5 +1,6 @@
 """One line and an exit code for what went wrong; a traceback for what should not have happened."""
 
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,43 @@ def test_as_a_module_and_into_a_closed_pipe():
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait()
+
+
+def shell(line, **environment):
+    """Run ``tinycnn LINE`` in a shell, and return (exit code, standard output, standard error)."""
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m tinycnn {line}'],
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_terminal_without_the_characters():
+    code, out, err = shell("models", PYTHONIOENCODING="ascii")
+    assert (code, err) == (0, "")
+    assert "1?32?32" in out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_output_to_a_full_disk():
+    code, _, err = shell("models >/dev/full")
+    assert code == 1
+    (line,) = err.splitlines()
+    assert line.startswith("tinycnn: error: ")
+    assert "No space left on device" in line
+    assert shell("summary nothing 2>/dev/full") == (2, "", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "--json 2>&-"])
+def test_closed_streams(tmp_path, closed):
+    assert shell(f"train --epochs 1 --batch-size 500 --out {tmp_path / 'a'} {closed}")[0] == 0
+    assert (tmp_path / "a" / "result.json").is_file()
+
+
+def test_an_error_does_not_go_to_standard_output():
+    assert shell("summary nothing 2>&-") == (2, "", "")
 
 
 def test_main_returns_the_exit_code():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
-from .errors import INTERRUPTED, CommandError
+from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .inspect import gradcheck, list_models, summary
 from .train import Interruption, train
 from .use import evaluate, predict
@@ -51,20 +52,51 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: after the program's name; by default those of this process.
     """
+    _prepare_streams()
+    return _flushed(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="tinycnn", standalone_mode=False) or 0
         return _say("interrupted", code) if code == INTERRUPTED else code
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stdout = None
-        return 1
     except Interruption as interruption:
         return _say(str(interruption), interruption.code)
     except CommandError as error:
         return _say(f"error: {error}", error.code)
     except UsageProblem as error:
         return _usage(error)
+    except OSError as error:  # files have words of their own: this is about standard output
+        return _cannot_write(error)
+
+
+def _prepare_streams() -> None:
+    """Let no character or closed stream stop a command: ``×`` becomes ``?`` in ASCII, closed is as /dev/null."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115
+        elif hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _flushed(code: int) -> int:
+    """Write what is left, now that there can still be words for it, and return the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        failed = _cannot_write(error)
+        return code or failed
+    return code
+
+
+def _cannot_write(error: OSError) -> int:
+    sys.stdout = None  # or Python would try again at its exit
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+        return FAILED
+    return _say(f"error: {words_of(error)}", FAILED)
 
 
 def _usage(error: Any) -> int:
@@ -75,5 +107,8 @@ def _usage(error: Any) -> int:
 
 
 def _say(words: str, code: int) -> int:
-    print(f"tinycnn: {words}", file=sys.stderr)
+    try:
+        print(f"tinycnn: {words}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # nobody to tell: the exit code has to do
     return code
