@@ -232,6 +232,16 @@ def test_nan_later_keeps_the_last_good_checkpoint(command, tmp_path, monkeypatch
     assert command("eval", "a/last.safetensors") == 0
 
 
+def test_the_best_weights_are_lost_before_the_result(command, tmp_path):
+    assert command("train", *QUICK, "--out", "a", "--quiet") == 0
+    (tmp_path / "a" / "result.json").unlink()
+    best = tmp_path / "a" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    assert command("train", "--resume", "a", "--quiet") == 1
+    (line,) = command.err.splitlines()
+    assert line.startswith("tinycnn: error: a/best.safetensors: truncated")
+
+
 # ---- interruptions -----------------------------------------------------------------------------------------
 
 

@@ -145,7 +145,8 @@ def stop_on_signal(trainer: Any) -> Iterator[list[int]]:
 @contextmanager
 def _failures(run: Any) -> Iterator[None]:
     """Give the words for what can go wrong in mid-training, with what is kept and what to do."""
-    from ..train import NonFiniteError
+    from ..data import DataError
+    from ..train import CheckpointError, NonFiniteError
 
     command = f"tinycnn train --resume {shlex.quote(str(run.folder))}"
     try:
@@ -156,6 +157,8 @@ def _failures(run: Any) -> Iterator[None]:
         raise CommandError(
             f"{error}; {kept}; try a lower learning rate (lr was {run.settings.lr:g})", FAILED
         ) from error
+    except (CheckpointError, DataError) as error:
+        raise CommandError(str(error), FAILED) from error
     except BrokenPipeError:
         raise
     except OSError as error:
