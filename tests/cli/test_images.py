@@ -87,6 +87,8 @@ def test_arrays(tmp_path):
         (np.full((4, 4), 2.0), "from 2.0 to 2.0"),
         (np.full((4, 4), np.nan), "must hold uint8, or floats"),
         (np.array([[None, {}]], object), "not a whole .npy file"),
+        (np.full((4, 4), "a"), "must hold uint8, or floats between 0 and 1, got <U1"),
+        (np.zeros((4, 4), "u1,f4"), "must hold uint8, or floats between 0 and 1, got"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, x, words):
@@ -111,6 +113,32 @@ def test_damaged_files(tmp_path):
     (tmp_path / "z.npz").rename(tmp_path / "z.npy")
     with pytest.raises(DataError, match="not one array"):
         read_image(tmp_path / "z.npy", 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "damaged"),
+    [(b"(6, 8)", b"(6, 8("), (b"'descr'", b"'descr("), (b"(6, 8), }", b"(6, 888888888888), }")],
+)
+def test_damaged_headers_of_arrays(tmp_path, written, damaged):
+    np.save(tmp_path / "a.npy", GRAY)
+    raw = (tmp_path / "a.npy").read_bytes()
+    assert written in raw
+    raw = raw.replace(written, damaged)
+    if len(damaged) > len(written):  # the header keeps its length
+        raw = raw.replace(b" " * (len(damaged) - len(written)) + b"\n", b"\n")
+    (tmp_path / "a.npy").write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.npy: not a whole \.npy file"):
+        read_image(tmp_path / "a.npy", 1)
+
+
+def test_large_pictures(tmp_path, monkeypatch):
+    """Pillow warns above its limit (here an error: all warnings are) and refuses at twice as much."""
+    path = written(tmp_path, Image.fromarray(GRAY))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    assert np.array_equal(read_image(path, 1), GRAY[None, None])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DataError, match=r"a\.png: too large, over 40 pixels: shrink it$"):
+        read_image(path, 1)
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):

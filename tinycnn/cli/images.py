@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def bright_border(x: np.ndarray) -> bool:
 def _from_npy(raw: bytes, path: Path, channels: int) -> np.ndarray:
     try:
         x = np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy.load parses a header of Python: damaged ones raise some ten kinds
         raise DataError(f"{path}: not a whole .npy file of numbers ({error}): save it with numpy.save") from None
     if not isinstance(x, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, not one array: save it with numpy.save")
@@ -56,7 +57,9 @@ def _from_npy(raw: bytes, path: Path, channels: int) -> np.ndarray:
         )
     if x.dtype == np.uint8:
         return x
-    if x.dtype.kind != "f" or not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
+    if x.dtype.kind != "f":
+        raise DataError(f"{path}: must hold uint8, or floats between 0 and 1, got {x.dtype}")
+    if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
         raise DataError(
             f"{path}: must hold uint8, or floats between 0 and 1, got {x.dtype} from {x.min()} to {x.max()}"
         )
@@ -71,12 +74,15 @@ def _from_picture(raw: bytes, path: Path, channels: int) -> np.ndarray:
             f"{path}: reading images needs Pillow: pip install 'tinycnn[data]', or give .npy arrays"
         ) from None
     try:
-        with Image.open(io.BytesIO(raw)) as file:
-            picture = ImageOps.exif_transpose(file)
-            x = np.asarray(_in_mode(picture, channels, path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw)) as file:
+                x = np.asarray(_in_mode(ImageOps.exif_transpose(file), channels, path))
     except DataError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: too large, over {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: shrink it") from None
+    except (OSError, ValueError, SyntaxError) as error:
         what = "not an image that Pillow reads" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(f"{path}: {what}: is it whole, and an image?") from None
     # (H, W) -> (1, H, W), or (H, W, C) -> (C, H, W)
