@@ -19,6 +19,7 @@ from tinycnn.cli.errors import CommandError, bad_input
         (DeviceError("no GPU"), "no GPU"),
         (PermissionError(13, "Permission denied", "x/y"), "x/y: Permission denied: choose another place, or check"),
         (OSError("odd"), "odd"),
+        (MemoryError("Unable to allocate 61.1 TiB"), "out of memory: use a smaller batch, image or network"),
     ],
 )
 def test_bad_input_becomes_one_line(error, words):

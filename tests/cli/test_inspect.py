@@ -37,6 +37,7 @@ def test_summary(command):
         (["lenet5", "--input-shape", "1,1,40,40"], "fc1 (Linear(400, 120))"),
         (["lenet5", "--input-shape", "28,28"], "--input-shape must be four numbers"),
         (["lenet5", "--input-shape", "1,1,0,28"], "--input-shape must be four numbers"),
+        (["lenet5", "--num-classes", "99999999999"], "out of memory: use a smaller"),
         (["lenet5", "--num-classes", "0"], "num_classes must be at least 1"),
         ([], "MODEL"),
     ],
@@ -79,3 +80,4 @@ def test_gradcheck_of_a_wrong_backward(command, monkeypatch):
 
 def test_gradcheck_refuses(command):
     assert "unknown layer 'Cov2d'; did you mean 'Conv2d'?" in command.refused("gradcheck", "Cov2d")
+    assert "--seed" in command.refused("gradcheck", "ReLU", "--seed", -1)

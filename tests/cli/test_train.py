@@ -242,6 +242,18 @@ def test_the_best_weights_are_lost_before_the_result(command, tmp_path):
     assert line.startswith("tinycnn: error: a/best.safetensors: truncated")
 
 
+def test_out_of_memory(command, trained, monkeypatch):
+    def too_large(*arguments):
+        raise MemoryError("Unable to allocate 61.1 TiB")
+
+    monkeypatch.setattr("tinycnn.train.Trainer.step", too_large)
+    assert command("train", *QUICK, "--out", "a", "--quiet") == 1
+    assert command.err == "tinycnn: error: out of memory: use a smaller batch, image or network\n"
+    monkeypatch.setattr("tinycnn.train.evaluate", too_large)
+    assert command("eval", trained) == 1
+    assert command.err == "tinycnn: error: out of memory: use a smaller batch, image or network\n"
+
+
 # ---- interruptions -----------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+OUT_OF_MEMORY = "out of memory: use a smaller batch, image or network"
 
 
 class CommandError(Exception):
@@ -33,6 +34,8 @@ def bad_input() -> Iterator[None]:
         yield
     except OSError as error:
         raise CommandError(words_of(error)) from error
+    except MemoryError as error:
+        raise CommandError(OUT_OF_MEMORY) from error
     except (ValueError, DeviceError) as error:
         raise CommandError(str(error)) from error
 

@@ -57,7 +57,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def gradcheck(
     layers: Annotated[list[str] | None, typer.Argument(help="Which layers, such as Conv2d; all by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and inputs.")] = 0,
     json_line: JsonLine = False,
 ) -> None:
     """Compare every hand-written backward with finite differences, and print the relative errors."""

@@ -15,7 +15,7 @@ import typer
 
 from .. import parallel
 from . import progress
-from .errors import FAILED, INTERRUPTED, CommandError, bad_input, words_of
+from .errors import FAILED, INTERRUPTED, OUT_OF_MEMORY, CommandError, bad_input, words_of
 
 Option = typer.Option
 
@@ -159,6 +159,8 @@ def _failures(run: Any) -> Iterator[None]:
         ) from error
     except (CheckpointError, DataError) as error:
         raise CommandError(str(error), FAILED) from error
+    except MemoryError as error:
+        raise CommandError(OUT_OF_MEMORY, FAILED) from error
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from .. import parallel
-from .errors import FAILED, CommandError, bad_input
+from .errors import FAILED, OUT_OF_MEMORY, CommandError, bad_input
 from .images import bright_border, read_image
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file.")]
@@ -39,6 +39,8 @@ def evaluate(
         means = measure(model, loader)
     except NonFiniteError as error:
         raise CommandError(str(error), FAILED) from error
+    except MemoryError as error:
+        raise CommandError(OUT_OF_MEMORY, FAILED) from error
     N = len(loader.labels)
     result = {"data": name, "split": split, "images": N, **means, "checkpoint": str(checkpoint)}
     result |= {"model": metadata["architecture"]["name"]}
