@@ -1,5 +1,6 @@
 """One line and an exit code for what went wrong; a traceback for what should not have happened."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,6 +19,11 @@ from tinycnn.cli.errors import CommandError, bad_input
         (ValueError("two\n  lines"), "two lines"),
         (DeviceError("no GPU"), "no GPU"),
         (PermissionError(13, "Permission denied", "x/y"), "x/y: Permission denied: choose another place, or check"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device: free some space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", ".y.tmp", None, "y"), "y: Disk quota exceeded: free some space"),
+        (OSError(errno.EFBIG, "File too large"), "File too large: free some space"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), "x: Not a directory: there is a file where a fo"),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), "x: File exists: there is a file where a folder is need"),
         (OSError("odd"), "odd"),
         (MemoryError("Unable to allocate 61.1 TiB"), "out of memory: use a smaller batch, image or network"),
     ],

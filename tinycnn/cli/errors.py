@@ -6,11 +6,17 @@ an interruption.  Anything unforeseen is a bug, and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 OUT_OF_MEMORY = "out of memory: use a smaller batch, image or network"
+
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space, or choose another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "there is a file where a folder is needed: name a folder"),
+}
 
 
 class CommandError(Exception):
@@ -44,5 +50,7 @@ def words_of(error: OSError) -> str:
     """Return what the system said, file first: ``runs/a: Permission denied``."""
     if error.strerror is None:
         return str(error)
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}: choose another place, or check permissions"
+    file = error.filename2 or error.filename  # of a renaming, the name that was meant
+    where = f"{file}: " if file else ""
+    cure = _CURES.get(error.errno or 0, "choose another place, or check permissions")
+    return f"{where}{error.strerror}: {cure}"
