@@ -66,6 +66,25 @@ def test_default_folder_is_named_after_the_run(command, tmp_path):
     assert first != second
 
 
+def test_two_runs_begun_in_the_same_second(command, tmp_path, monkeypatch):
+    """The second one chooses its folder after the first one has, and before the first one has written to it."""
+    from tinycnn.train import Run
+
+    new, begun = Run.new.__func__, []
+
+    def meanwhile(cls, settings, folder, *rest):
+        if not begun:
+            begun.append(folder)
+            assert command("train", *QUICK, "--quiet") == 0
+        return new(cls, settings, folder, *rest)
+
+    monkeypatch.setattr("time.strftime", lambda how: "now")
+    monkeypatch.setattr(Run, "new", classmethod(meanwhile))
+    assert command("train", *QUICK, "--quiet") == 0
+    for name in ("lenet5-digits-now", "lenet5-digits-now-2"):
+        assert (tmp_path / "runs" / name / "result.json").is_file()
+
+
 def test_options_reach_the_run(command, tmp_path):
     code = command(
         *("train", "--model", "lenet5_1998", "--optimizer", "sgd", "--lr", 0.01, "--momentum", 0.5, "--seed", 9),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,17 +69,30 @@ def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | N
     from ..train import Run, Settings
 
     settings = Settings.choose(**given)
-    folder = out or _fresh_folder(f"{settings.model}-{settings.data}")
-    return Run.new(settings, folder, device, data_dir)
+    if out is not None:
+        return Run.new(settings, out, device, data_dir)
+    with _fresh_folder(f"{settings.model}-{settings.data}") as folder:
+        return Run.new(settings, folder, device, data_dir)
 
 
-def _fresh_folder(title: str) -> Path:
-    name = f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, n = Path("runs") / name, 1
-    while folder.exists():
-        n += 1
-        folder = Path("runs") / f"{name}-{n}"
-    return folder
+@contextmanager
+def _fresh_folder(title: str) -> Iterator[Path]:
+    """Make a folder that no other run has, even one begun in the same second; an error takes it away again."""
+    runs, name = Path("runs"), f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
+    begun = [] if runs.exists() else [runs]
+    runs.mkdir(exist_ok=True)
+    for n in itertools.count(1):
+        folder = runs / (name if n == 1 else f"{name}-{n}")
+        with suppress(FileExistsError):
+            folder.mkdir()  # fails if it is there: two runs cannot both make it
+            break
+    try:
+        yield folder
+    except BaseException:
+        for made in (folder, *begun):
+            with suppress(OSError):  # not empty
+                made.rmdir()
+        raise
 
 
 def _resumed(
