@@ -311,7 +311,7 @@ def test_ctrl_c_saves_and_resuming_equals_the_uninterrupted_run(command, tmp_pat
         assert resumed[key] == whole[key]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_in_mid_epoch(command, tmp_path, monkeypatch, number, expected):
     """The signal comes after a batch chosen here: epoch 2, batch 2 of 5."""
     from tinycnn.train import Trainer
@@ -322,6 +322,7 @@ def test_in_mid_epoch(command, tmp_path, monkeypatch, number, expected):
         result = step(self, x, y)
         if self.epoch == 1 and self.batch == 1:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # as timeout(1) does: once to the child, once to its group
         return result
 
     with monkeypatch.context() as patch:
@@ -341,6 +342,7 @@ def test_the_second_signal_stops_at_once(command, monkeypatch):
 
     def hanging(self, x, y):
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.55)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second signal is to end this")
 
@@ -349,6 +351,23 @@ def test_the_second_signal_stops_at_once(command, monkeypatch):
         assert command("train", *QUICK, "--out", "a", "--quiet") == 130
     assert command.err == "tinycnn: stopped at once; go on from the state saved last with: tinycnn train --resume a\n"
     assert command("train", "--resume", "a", "--quiet") == 0
+
+
+def test_nohup_stays_nohup(command, monkeypatch):
+    from tinycnn.train import Trainer
+
+    step = Trainer.step
+
+    def hung_up(self, x, y):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return step(self, x, y)
+
+    monkeypatch.setattr(Trainer, "step", hung_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert command("train", *QUICK, "--out", "a", "--quiet") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_finished_run_says_so(command, trained):

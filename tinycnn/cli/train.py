@@ -20,6 +20,9 @@ from .errors import FAILED, INTERRUPTED, OUT_OF_MEMORY, CommandError, bad_input,
 
 Option = typer.Option
 
+ECHO = 0.5
+"""Seconds in which a signal that comes again is still the first: timeout(1) sends one to child and to group."""
+
 
 def train(
     model: Annotated[str | None, Option(help="Architecture (tinycnn models lists all). [default: lenet5]")] = None,
@@ -135,20 +138,28 @@ def _go(run: Any, quiet: bool, json_line: bool) -> None:
 
 @contextmanager
 def stop_on_signal(trainer: Any) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM ask the trainer to stop after its batch; a second one stops at once.
+    """Let Ctrl-C, SIGTERM and SIGHUP ask the trainer to stop after its batch; a second one stops at once.
 
     Yields:
         The signals received.
     """
     received: list[int] = []
+    first = 0.0
 
     def stop(number: int, frame: object) -> None:
-        if received:
+        nonlocal first
+        now = time.monotonic()
+        if not received:
+            first = now
+            trainer.stop()
+        elif now - first >= ECHO:
             raise KeyboardInterrupt
         received.append(number)
-        trainer.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        wanted.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in wanted}
     try:
         yield received
     finally:
