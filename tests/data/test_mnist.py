@@ -97,6 +97,13 @@ def test_one_changed_bit_is_noticed(tmp_path, toy, name, zipped):
     assert "\n" not in message
 
 
+def test_images_under_the_name_of_labels(tmp_path, toy):
+    images, labels = FILES["test"]
+    write(tmp_path, {images: RAW[images], labels: RAW[images]})
+    with pytest.raises(DataError, match=f"{labels}: .*: it is {images} of mnist, not {labels}; download it again"):
+        load_family(toy, "test", tmp_path)
+
+
 def test_a_missing_file(tmp_path, toy):
     write(tmp_path, ZIPPED, ".gz")
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()

@@ -19,7 +19,7 @@ def test_names_are_what_load_takes(tmp_path):
 )
 def test_an_unknown_name_suggests_the_nearest(typed, meant):
     with pytest.raises(
-        ValueError, match=rf"^unknown dataset '{typed}' \(known: cifar10, dig.*\); did you mean '{meant}'[?]$"
+        ValueError, match=rf"^unknown dataset '{typed}'; did you mean '{meant}'[?] \(known: cifar10, dig.*\)$"
     ):
         data.load(typed)
 

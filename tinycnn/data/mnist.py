@@ -96,15 +96,16 @@ def _read(family: Family, name: str, data_dir: PathLike | None) -> np.ndarray:
     dotted = name.replace("-idx", ".idx")
     path = find(family.source, (name, f"{name}.gz", dotted, f"{dotted}.gz"), data_dir)
     raw = read_bytes(path)
-    check_md5(raw, family.md5s[name], path, family.source, _whose(raw, family))
+    check_md5(raw, family.md5s[name], path, family.source, _whose(raw, name, family))
     return parse_idx(raw, path)
 
 
-def _whose(raw: bytes, family: Family) -> str:
-    """Return 'it is X of Y' when ``raw`` is some other file of the two families, or an empty string."""
+def _whose(raw: bytes, wanted: str, family: Family) -> str:
+    """Return 'it is X, not Y' when ``raw`` is some other file of the two families, or an empty string."""
     found = md5(raw)
-    for other in (MNIST, FASHION_MNIST):
+    for other in (family, MNIST, FASHION_MNIST):
         for name, sums in other.md5s.items():
             if found in sums:
-                return f"it is {name} of {other.source.name}, not of {family.source.name}"
+                meant = wanted if other is family else f"of {family.source.name}"
+                return f"it is {name} of {other.source.name}, not {meant}"
     return ""

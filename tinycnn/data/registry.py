@@ -46,7 +46,7 @@ def load(name: str, split: str = "train", data_dir: PathLike | None = None) -> D
         DataError: a file is missing, damaged or not the published one.
     """
     if name not in _LOADERS:
-        raise ValueError(f"unknown dataset {name!r} (known: {', '.join(_LOADERS)}){nearest(name, _LOADERS)}")
+        raise ValueError(f"unknown dataset {name!r}{nearest(name, _LOADERS)} (known: {', '.join(_LOADERS)})")
     if split not in SPLITS:
         raise ValueError(f"{name}: unknown split {split!r}: choose 'train' or 'test'")
     return _LOADERS[name](split, data_dir)
