@@ -250,6 +250,7 @@ def test_nan_later_keeps_the_last_good_checkpoint(command, tmp_path, monkeypatch
     assert "the last good checkpoint is a/last.safetensors (epoch 1)" in command.err
     assert all(np.isfinite(x).all() for x in arrays(tmp_path / "a").values())
     assert command("eval", "a/last.safetensors") == 0
+    assert (tmp_path / "a" / "curves.png").is_file()
 
 
 def test_the_best_weights_are_lost_before_the_result(command, tmp_path):

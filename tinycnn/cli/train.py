@@ -178,6 +178,9 @@ def _failures(run: Any) -> Iterator[None]:
         yield
     except NonFiniteError as error:
         last, done = run.folder / "last.safetensors", run.trainer.epoch
+        if done:
+            with suppress(OSError):  # the curves are an extra
+                run.draw()
         kept = f"the last good checkpoint is {last} (epoch {done})" if done else "no epoch was finished"
         raise CommandError(
             f"{error}; {kept}; try a lower learning rate (lr was {run.settings.lr:g})", FAILED
