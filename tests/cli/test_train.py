@@ -136,6 +136,8 @@ def test_two_runs_with_one_seed_are_equal_on_any_number_of_threads(command, tmp_
         (["--model", "lenet5_1998", "--data", "cifar10"], "cifar10: no data directory"),
         (["--modell", "x"], "--modell"),
         (["extra"], "extra"),
+        (["--out", ""], "'--out': an empty name: name a folder"),
+        (["--resume", ""], "'--resume': an empty name: name a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, arguments, words):

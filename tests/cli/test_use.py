@@ -141,5 +141,6 @@ def test_predict_refuses(command, trained, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     assert "text.png: not an image" in command.refused("predict", trained, "text.png")
     assert "nowhere.png: cannot be read" in command.refused("predict", trained, "nowhere.png")
+    assert "threads must be at least 1" in command.refused("predict", trained, "text.png", "--threads", 0)
     assert "--top must be at least 1" in command.refused("predict", trained, "text.png", "--top", 0)
     assert "there is no such file or folder" in command.refused("predict", "nowhere", "text.png")

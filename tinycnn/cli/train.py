@@ -24,6 +24,13 @@ ECHO = 0.5
 """Seconds in which a signal that comes again is still the first: timeout(1) sends one to child and to group."""
 
 
+def _folder(text: str) -> Path:
+    """Return the path, unless it is empty, which `Path` would take for the present folder."""
+    if not text:
+        raise typer.BadParameter("an empty name: name a folder")
+    return Path(text)
+
+
 def train(
     model: Annotated[str | None, Option(help="Architecture (tinycnn models lists all). [default: lenet5]")] = None,
     data: Annotated[str | None, Option(help="digits, mnist, fashion-mnist or cifar10. [default: digits]")] = None,
@@ -47,8 +54,12 @@ def train(
     threads: Annotated[
         int | None, Option(help="CPU threads; results do not depend on it. [default: all cores]")
     ] = None,
-    out: Annotated[Path | None, Option(help="Run folder. [default: runs/MODEL-DATA-TIME]")] = None,
-    resume: Annotated[Path | None, Option(help="Go on with the run in this folder.")] = None,
+    out: Annotated[
+        Path | None, Option(parser=_folder, metavar="PATH", help="Run folder. [default: runs/MODEL-DATA-TIME]")
+    ] = None,
+    resume: Annotated[
+        Path | None, Option(parser=_folder, metavar="PATH", help="Go on with the run in this folder.")
+    ] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but the result.")] = False,
     json_line: Annotated[bool, Option("--json", help="Print the result as one line of JSON.")] = False,
 ) -> None:

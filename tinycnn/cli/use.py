@@ -100,6 +100,7 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
     invert: Annotated[bool, typer.Option("--invert", help="Turn dark on bright into bright on dark.")] = False,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     json_line: JsonLine = False,
 ) -> None:
     """Say what is on images.
@@ -111,7 +112,7 @@ def predict(
     with bad_input():
         if top < 1:
             raise ValueError(f"--top must be at least 1, got {top}")
-        model, metadata = _load(checkpoint, device, None)
+        model, metadata = _load(checkpoint, device, threads)
         how = metadata["preprocessing"]
         pixels = [read_image(path, metadata["architecture"]["in_channels"], invert) for path in images]
         probabilities = _probabilities(model, how, pixels)
