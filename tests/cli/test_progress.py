@@ -63,6 +63,14 @@ def test_a_terminal_gets_a_bar_that_moves():
     assert progress.epoch_line(ROW, 4) in text
 
 
+@pytest.mark.parametrize(("columns", "bar"), [("40", False), ("79", False), ("80", True)])
+def test_a_narrow_terminal_keeps_the_numbers_and_drops_the_bar(monkeypatch, columns, bar):
+    monkeypatch.setenv("COLUMNS", columns)
+    kinds = [type(column).__name__ for column in progress.make(4, 10, Terminal(), quiet=False).progress.columns]
+    assert ("BarColumn" in kinds) == bar
+    assert kinds[0] == "TextColumn"
+
+
 def test_quiet_shows_nothing():
     stream = Terminal()
     with progress.make(1, 1, stream, quiet=True) as display:

@@ -54,6 +54,12 @@ def test_eval_refuses_a_network_for_other_images(command, trained, monkeypatch):
     assert "the network takes 1 channels and tells 10 classes apart" in command.refused("eval", trained)
 
 
+def test_eval_of_a_run_without_a_finished_epoch(command, tmp_path):
+    assert command("train", "--lr", "1e9", "--optimizer", "sgd", "--out", "a run", "--quiet") == 1
+    expected = "a run: no epoch is finished yet: go on with tinycnn train --resume 'a run'"
+    assert command.refused("eval", "a run").endswith(expected)
+
+
 def test_weights_without_preprocessing(command, tmp_path):
     save(models.create("lenet5"), tmp_path / "m.safetensors")
     assert "does not say how images are prepared" in command.refused("eval", "m.safetensors")

@@ -11,6 +11,9 @@ from ..train import Row, Trainer
 REFRESH = 0.1
 """Seconds between two looks at the running sums; each look waits for the GPU, if there is one."""
 
+WIDE = 80
+"""Columns of a terminal that has room for a bar beside the numbers."""
+
 
 class Display:
     """Shows nothing; the base of those that do.
@@ -74,13 +77,14 @@ class Live(Display):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console = Console(file=stream, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width=24)] if console.width >= WIDE else []),
             TextColumn("{task.fields[words]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=Console(file=stream, highlight=False),
+            console=console,
             transient=True,
         )
         self.task = self.progress.add_task("", total=epochs * batches, completed=start, words="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,10 +64,19 @@ def _load(path: Path, device: str, threads: int | None) -> tuple[Any, dict[str, 
     if threads is not None:
         parallel.set_num_threads(threads)
     device = resolve_device(device)
+    if _unfinished(path):
+        command = f"tinycnn train --resume {shlex.quote(str(path))}"
+        raise CheckpointError(f"{path}: no epoch is finished yet: go on with {command}")
     saved = read(path, WEIGHTS)
     if "preprocessing" not in saved.metadata:
         raise CheckpointError(f"{saved.path}: does not say how images are prepared: use one that tinycnn train wrote")
     return build(saved).to(device), saved.metadata
+
+
+def _unfinished(run: Path) -> bool:
+    """Whether this is a run folder in which no epoch has ended: a state to go on from, and no weights."""
+    weights = (run / f"{name}.safetensors" for name in ("best", "last"))
+    return (run / "training_state.safetensors").is_file() and not any(path.exists() for path in weights)
 
 
 def _test_loader(
