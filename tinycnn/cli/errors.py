@@ -7,7 +7,7 @@ an interruption.  Anything unforeseen is a bug, and keeps its traceback.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -32,8 +32,12 @@ class CommandError(Exception):
 
 
 @contextmanager
-def bad_input() -> Iterator[None]:
-    """Around the part of a command that looks at what the user gave it: errors there are about the input."""
+def bad_input(options: Collection[str] = ()) -> Iterator[None]:
+    """Around the part of a command that looks at what the user gave it: errors there are about the input.
+
+    Args:
+        options: names of arguments in Python that errors are to call by their names here: ``--batch-size``.
+    """
     from ..backend import DeviceError
 
     try:
@@ -43,7 +47,9 @@ def bad_input() -> Iterator[None]:
     except MemoryError as error:
         raise CommandError(OUT_OF_MEMORY) from error
     except (ValueError, DeviceError) as error:
-        raise CommandError(str(error)) from error
+        name, space, rest = str(error).partition(" ")
+        name = f"--{name.replace('_', '-')}" if name in options else name
+        raise CommandError(name + space + rest) from error
 
 
 def words_of(error: OSError) -> str:

@@ -69,7 +69,7 @@ def train(
     chosen |= {"val_fraction": val_fraction, "seed": seed, "precision": precision}
     given = {name: value for name, value in chosen.items() if value is not None}
     where = None if data_dir is None else str(data_dir)
-    with bad_input():
+    with bad_input(options=(*chosen, "epochs", "threads")):
         if threads is not None:
             parallel.set_num_threads(threads)
         if resume is not None:
