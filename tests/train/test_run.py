@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import strict_cupy
 from helpers import devices
-from runs import assert_equal_runs, complete, rows, settings
+from small_runs import assert_equal_runs, complete, rows, settings
 
 from tinycnn import data, parallel
 from tinycnn.data.dataset import stratified_split

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import assert_equal_runs, settings
+from small_runs import assert_equal_runs, settings
 
 from tinycnn.train import CheckpointError, Run, checkpoint
 
