@@ -165,9 +165,10 @@ def test_a_layer_must_define_both_directions():
 
 def test_a_layer_put_elsewhere_too_keeps_its_place_in_the_first_network():
     model = create("lenet5")
-    state = model.state_dict()
+    state, paths = model.state_dict(), [path for path, _ in model.named_layers()]
     Sequential(*list(model)[:7])  # a feature extractor
     assert list(model.state_dict()) == list(state)
+    assert [path for path, _ in model.named_layers()] == paths
     model.load_state_dict(state)
 
 

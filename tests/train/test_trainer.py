@@ -298,3 +298,15 @@ def test_evaluate_raises_rather_than_returning_nan():
     model[1].running_var = np.full(3, np.nan, np.float32)
     with pytest.raises(NonFiniteError, match=r"first non-finite value in the output of 1 \(BatchNorm2d"):
         evaluate(model, loader(shuffle=False))
+
+
+def test_parameters_thawed_between_epochs_are_trained():
+    trainer = make()
+    first = trainer.model[0].weight
+    before = first.data.copy()
+    first.requires_grad = trainer.model[0].bias.requires_grad = False
+    trainer.fit(loader(), 1)
+    np.testing.assert_array_equal(first.data, before)
+    first.requires_grad = True
+    trainer.fit(loader(), 2)
+    assert (first.data != before).any()
