@@ -144,6 +144,23 @@ def test_blas_is_held_whichever_thread_asks_and_asked_before():
     assert blas_threads() == before
 
 
+def test_blas_is_held_though_another_thread_set_limits_of_its_own():
+    taken, leave = threading.Event(), threading.Event()
+
+    def take():
+        for library in parallel._controller().lib_controllers:
+            library.set_num_threads(library.num_threads)
+        taken.set()
+        leave.wait(20)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    taken.wait(20)
+    assert blas_threads_inside() == {1}
+    leave.set()
+    thread.join()
+
+
 def test_blocks_that_overlap_are_counted():
     before = blas_threads()
     entered, leave = threading.Event(), threading.Event()
