@@ -1,0 +1,1 @@
+"""Benchmarks against PyTorch and against other libraries; ``python -m benchmarks --help``."""

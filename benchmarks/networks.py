@@ -1,0 +1,133 @@
+"""The networks that are measured, made of tinycnn's public layers; their state dicts fit the twins in `twins`.
+
+==============  =========================================================================================
+lenet5          LeNet-5 with ReLU and max-pooling on 1×32×32 (28×28 digits, padded)
+vgg16_bn_cifar  VGG-16 for 3×32×32: 13 convolutions 3×3 with bias, each with batch normalisation and ReLU, five
+                2×2 max-pools, and one linear layer 512 → 10 (the form of github.com/kuangliu/pytorch-cifar,
+                without its 1×1 average pool, which does nothing)
+resnet18        ResNet-18 for 3×224×224 and 1000 classes, as torchvision has it
+resnet20 …      ResNet of depth 20, 32, 56, 110 for 3×32×32, parameter-free shortcuts (option A)
+==============  =========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+import tinycnn
+from tinycnn import BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Residual, Sequential
+
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+"""Channels of VGG-16's convolutions (configuration D), and where it pools."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network to measure.
+
+    Attributes:
+        title: for people.
+        image: (C, H, W) of its input.
+        classes: number of outputs.
+        build: makes it, given the seed of its weights.
+    """
+
+    title: str
+    image: tuple[int, int, int]
+    classes: int
+    build: Callable[[int], Layer]
+
+
+def bn_relu(C: int, bn: str, relu: str) -> dict[str, Layer]:
+    """Return batch normalisation and ReLU under these names: one fused layer where tinycnn has it."""
+    fused = getattr(tinycnn.layers, "BatchNormReLU2d", None)
+    return {bn: fused(C)} if fused else {bn: BatchNorm2d(C), relu: ReLU()}
+
+
+def vgg16_bn_cifar(seed: int = 0) -> Sequential:
+    """Build VGG-16 with batch normalisation for 32×32 images."""
+    rng = np.random.default_rng(seed)
+    features: dict[str, Layer] = {}
+    i, C = 0, 3  # i counts as PyTorch's nn.Sequential does: convolution, normalisation and ReLU are three
+    for OC in VGG16:
+        if isinstance(OC, str):
+            features[str(i)] = MaxPool2d(2)
+            i += 1
+        else:
+            features[str(i)] = Conv2d(C, OC, 3, padding=1, rng=rng)
+            features |= bn_relu(OC, str(i + 1), str(i + 2))
+            i, C = i + 3, OC
+    return Sequential({"features": Sequential(features), "flatten": Flatten(), "classifier": Linear(512, 10, rng=rng)})
+
+
+def resnet18(seed: int = 0) -> Sequential:
+    """Build ResNet-18 for 1000 classes."""
+    rng = np.random.default_rng(seed)
+    stages: dict[str, Layer] = {}
+    C = 64
+    for i, OC in enumerate((64, 128, 256, 512), start=1):
+        stride = 1 if i == 1 else 2
+        stages[f"layer{i}"] = Sequential(_basic_block(C, OC, stride, rng), _basic_block(OC, OC, 1, rng))
+        C = OC
+    return Sequential(
+        {
+            "conv1": Conv2d(3, 64, 7, stride=2, padding=3, bias=False, rng=rng),
+            **bn_relu(64, "bn1", "relu"),
+            "maxpool": MaxPool2d(3, stride=2, padding=1),
+            **stages,
+            "avgpool": GlobalAvgPool2d(),
+            "flatten": Flatten(),
+            "fc": Linear(512, 1000, rng=rng),
+        }
+    )
+
+
+def _basic_block(C: int, OC: int, stride: int, rng: np.random.Generator) -> Sequential:
+    main = Sequential(
+        {
+            "conv1": Conv2d(C, OC, 3, stride=stride, padding=1, bias=False, rng=rng),
+            **bn_relu(OC, "bn1", "relu1"),
+            "conv2": Conv2d(OC, OC, 3, padding=1, bias=False, rng=rng),
+            "bn2": BatchNorm2d(OC),
+        }
+    )
+    shortcut = None
+    if stride != 1 or C != OC:
+        shortcut = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, rng=rng), BatchNorm2d(OC))
+    return Sequential({"": Residual(main, shortcut), "relu2": ReLU()})
+
+
+def _created(name: str, seed: int = 0) -> Layer:
+    return tinycnn.models.create(name, seed=seed)
+
+
+CIFAR = (3, 32, 32)
+DEPTHS = (20, 32, 56, 110)
+NETS = {
+    "lenet5": Net("LeNet-5", (1, 32, 32), 10, partial(_created, "lenet5")),
+    "vgg16_bn_cifar": Net("VGG-16-BN (CIFAR)", CIFAR, 10, vgg16_bn_cifar),
+    "resnet18": Net("ResNet-18", (3, 224, 224), 1000, resnet18),
+} | {f"resnet{d}": Net(f"ResNet-{d} (CIFAR)", CIFAR, 10, partial(_created, f"resnet{d}")) for d in DEPTHS}
+
+STEPS = (("lenet5", 64), ("lenet5", 256), ("vgg16_bn_cifar", 32), ("resnet18", 8), ("resnet20", 128))
+"""Networks and batch sizes of the training steps that are measured."""
+
+
+def batch(name: str, N: int, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return N standard normal images, channels-last in memory, and random labels, always the same ones.
+
+    Args:
+        name: a network of `NETS`.
+        N: batch size.
+        size: height and width, if not the network's own.
+    """
+    net = NETS[name]
+    rng = np.random.default_rng(0)
+    C, H, W = net.image
+    # (N, H, W, C) -> (N, C, H, W)
+    x = rng.standard_normal((N, size or H, size or W, C), np.float32).transpose(0, 3, 1, 2)
+    return x, rng.integers(0, net.classes, N)
