@@ -1,0 +1,1 @@
+"""Algorithms for convolution, one per file."""
