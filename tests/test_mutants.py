@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tinycnn
-from tinycnn import AvgPool2d, Conv2d, Dropout, MaxPool2d, Sequential, Tanh, gradcheck
+from tinycnn import AvgPool2d, BatchNormReLU2d, Conv2d, Dropout, MaxPool2d, Sequential, Tanh, gradcheck
 from tinycnn.layers import pool
 from tinycnn.parameter import Parameter
 
@@ -152,9 +152,23 @@ BACKWARD = {
     ),
     "batch norm without its mean term": (
         "layers/batchnorm.py",
-        "db / M, dw / M)",
-        "0 * db, dw / M)",
+        "a * db / R.M, a",
+        "0 * db, a",
         lambda m: m.BatchNorm2d(4),
+        IMAGE,
+    ),
+    "batch norm with ReLU: no gate": (
+        "layers/batchnorm.py",
+        "gate(dy[s], y[s], g[s])",
+        "g[s] = dy[s]",
+        lambda m: m.BatchNormReLU2d(4),
+        IMAGE,
+    ),
+    "residual with norm and ReLU: the branches' gradients swapped": (
+        "layers/combine.py",
+        "((main, dm), (shortcut, ds))",
+        "((main, ds), (shortcut, dm))",
+        lambda m: m.ResidualNormReLU(Conv2d(4, 4, 1), BatchNormReLU2d(4)),
         IMAGE,
     ),
 }

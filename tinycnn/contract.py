@@ -19,6 +19,7 @@ from .layers import (
     Add,
     AvgPool2d,
     BatchNorm2d,
+    BatchNormReLU2d,
     Checkpointed,
     Concat,
     Conv2d,
@@ -37,6 +38,7 @@ from .layers import (
     PadShortcut,
     ReLU,
     Residual,
+    ResidualNormReLU,
     Sequential,
     Sigmoid,
     SiLU,
@@ -109,6 +111,16 @@ def _bottleneck(rng: Rng) -> Layer:
     return Residual(main, Sequential(Conv2d(4, 6, 1, stride=2, bias=False, rng=rng), BatchNorm2d(6)))
 
 
+def _residual_relu(rng: Rng) -> Layer:
+    main = Sequential(Conv2d(4, 3, 3, padding=1, rng=rng), Tanh(), Conv2d(3, 4, 1, bias=False, rng=rng))
+    return ResidualNormReLU(main, BatchNormReLU2d(4))
+
+
+def _residual_relu_projection(rng: Rng) -> Layer:
+    shortcut = Sequential(Conv2d(4, 6, 1, stride=2, bias=False, rng=rng), BatchNorm2d(6))
+    return ResidualNormReLU(Conv2d(4, 6, 3, stride=2, padding=1, rng=rng), BatchNormReLU2d(6), shortcut)
+
+
 def _inception(rng: Rng) -> Layer:
     return Concat(Conv2d(4, 3, 1, rng=rng), Sequential(Conv2d(4, 2, 3, padding=1, rng=rng), Tanh()), MaxPool2d(3, 1, 1))
 
@@ -146,6 +158,8 @@ CASES: dict[str, Case] = {
     "BatchNorm2d no affine": Case(lambda rng: BatchNorm2d(4, affine=False, momentum=None), _IMAGE),
     "BatchNorm2d eval": Case(lambda rng: BatchNorm2d(4), _IMAGE, evaluate=True),
     "BatchNorm2d batch statistics": Case(lambda rng: BatchNorm2d(4, track_running_stats=False), _IMAGE, evaluate=True),
+    "BatchNormReLU2d": Case(lambda rng: BatchNormReLU2d(4), _IMAGE),
+    "BatchNormReLU2d eval": Case(lambda rng: BatchNormReLU2d(4), _IMAGE, evaluate=True),
     "LayerNorm": Case(lambda rng: LayerNorm((4, 7, 6)), _IMAGE),
     "LayerNorm features": Case(lambda rng: LayerNorm(5), (4, 5)),
     "GroupNorm": Case(lambda rng: GroupNorm(2, 4), _IMAGE),
@@ -174,6 +188,9 @@ CASES: dict[str, Case] = {
     "Add": Case(lambda rng: Add(Conv2d(4, 3, 1, rng=rng), Conv2d(4, 3, 3, padding=1, rng=rng)), _IMAGE),
     "Residual": Case(_residual, _IMAGE),
     "Residual projection": Case(_bottleneck, _IMAGE),
+    "ResidualNormReLU": Case(_residual_relu, _IMAGE),
+    "ResidualNormReLU eval": Case(_residual_relu, _IMAGE, evaluate=True),
+    "ResidualNormReLU projection": Case(_residual_relu_projection, _IMAGE),
     "Concat": Case(_inception, _IMAGE),
     "Checkpointed": Case(_checkpointed, _IMAGE),
     "ScaledTanh": Case(lambda rng: ScaledTanh(), _IMAGE),

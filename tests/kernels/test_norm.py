@@ -6,11 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinycnn.kernels.norm import (
+    Rows,
     as_rows,
     backward_vectors,
     channel_sums,
+    column_dots,
+    column_sums,
     fold,
     forward_vectors,
+    gate,
     gradient_sums,
     moments,
     normalize,
@@ -94,3 +98,36 @@ def test_forward_and_backward_are_their_formulas():
     total, dot = gradient_sums(dy, x, m)
     np.testing.assert_allclose(total, dy.sum(axis=1), atol=1e-13)
     np.testing.assert_allclose(dot, (dy * (x - m[:, :, :5])).sum(axis=1), atol=1e-13)
+
+
+@given(st.tuples(*[st.integers(1, 9)] * 4), st.booleans())
+def test_rows_hold_the_pixels_in_the_order_of_memory(shape, contiguous):
+    x = np.arange(float(np.prod(shape))).reshape(shape)
+    if not contiguous:  # channels-last memory
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    R, C = Rows(shape), shape[1]
+    rows = R.of(x)
+    np.testing.assert_array_equal(rows.reshape(-1, C), [x[n, :, h, w] for n, h, w in np.ndindex(shape[0], *shape[2:])])
+    np.testing.assert_array_equal(R.images(rows), x)
+    v = np.arange(C) * 0.5
+    np.testing.assert_array_equal(R.images(rows + R.spread(v, np.float64)), x + v[:, None, None])
+    np.testing.assert_allclose(R.mean(rows), x.mean(axis=(0, 2, 3)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 7), (64, 6, 24, 20), (16, 3, 50, 50)])
+def test_sums_of_rows_are_exact_on_integers(shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-9, 9, (2, *shape)).astype(np.float32)
+    R = Rows(shape)
+    rows, others = R.of(x), R.of(y)
+    sums = R.sums(lambda s: (column_sums(rows[s]), column_dots(rows[s], others[s])), rows, 2)
+    assert sums.dtype == np.float64
+    np.testing.assert_array_equal(sums, [x.sum(axis=(0, 2, 3)), (x * y).sum(axis=(0, 2, 3))])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gate_is_open_above_zero(dtype):
+    y = np.array([[-1, -0.0, 0, 1e-45 if dtype == np.float32 else 5e-324, 3, np.nan]], dtype)
+    dy, g = np.array([[1, 2, 3, 4, 5, 6]], dtype), np.full((1, 6), np.nan, dtype)
+    gate(dy, y, g)
+    np.testing.assert_array_equal(g, [[0, 0, 0, 4, 5, 0]])

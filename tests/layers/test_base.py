@@ -190,7 +190,7 @@ def test_parts_can_be_replaced_through_empty_names():
     model = create("resnet20")
     block = model.layer1[0]
     block.conv1 = Conv2d(16, 16, 3, padding=1, bias=False)
-    assert [type(layer).__name__ for layer in block] == ["Residual", "ReLU"]
+    assert type(block).__name__ == "ResidualNormReLU"
     assert model.num_parameters() == 269_722
     assert model.layer1[0].conv1.path == "layer1.0.conv1"
 
@@ -242,7 +242,7 @@ def test_eval_releases_what_was_saved():
 
 def test_a_tree_of_layers_is_named_in_a_line():
     assert "\n" not in str(create("resnet20"))
-    assert str(create("resnet20").layer1[0]) == "layer1.0 (Sequential)"
+    assert str(create("resnet20").layer1[0]) == "layer1.0 (ResidualNormReLU)"
 
 
 def test_thawing_without_telling_says_what_to_do():

@@ -8,6 +8,7 @@ from helpers import relative_error
 from tinycnn import (
     Add,
     BatchNorm2d,
+    BatchNormReLU2d,
     Checkpointed,
     Concat,
     Conv2d,
@@ -17,6 +18,7 @@ from tinycnn import (
     Linear,
     ReLU,
     Residual,
+    ResidualNormReLU,
     Sequential,
     Tanh,
 )
@@ -80,6 +82,85 @@ def test_branches_are_pytorchs(kind):
     assert relative_error(layer.backward(dy), x_torch.grad.numpy()) < 1e-12
     for ours, theirs in ((a, ta), (b, tb)) if kind == "concat" else ((a, ta), (c, tc)):
         assert relative_error(ours.weight.grad, theirs.weight.grad.numpy()) < 1e-12
+
+
+def plain_and_fused(shortcut, seed=0):
+    """The same residual block twice: normalisation, sum and ReLU as three layers, and as one."""
+    rng = np.random.default_rng(seed)
+    convolution = Conv2d(3, 4, 3, padding=1, bias=False, rng=rng, dtype=np.float64)
+    way = None if shortcut is None else shortcut(rng)
+    main = Sequential({"conv1": convolution, "bn2": BatchNorm2d(4, dtype=np.float64)})
+    plain = Sequential({"": Residual(main, way), "relu": ReLU()})
+    twins = Conv2d(3, 4, 3, padding=1, bias=False, dtype=np.float64), BatchNormReLU2d(4, dtype=np.float64)
+    fused = ResidualNormReLU(
+        Sequential({"conv1": twins[0]}), twins[1], None if shortcut is None else shortcut(np.random.default_rng(9))
+    )
+    fused.load_state_dict(plain.state_dict())
+    return plain, fused
+
+
+def projection(rng):
+    return Sequential(Conv2d(3, 4, 1, rng=rng, dtype=np.float64), BatchNorm2d(4, dtype=np.float64))
+
+
+@pytest.mark.parametrize("frozen", [[], ["conv1.weight"], ["downsample"], ["conv1", "bn2", "downsample"]])
+@pytest.mark.parametrize("needed", [True, False])
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_a_fused_residual_is_the_plain_one(frozen, needed, evaluate):
+    plain, fused = plain_and_fused(projection)
+    assert list(plain.state_dict()) == list(fused.state_dict())
+    x, dy = RNG.standard_normal((2, 3, 5, 6)), RNG.standard_normal((2, 4, 5, 6))
+    results = []
+    for model in (plain, fused):
+        for name, p in model.named_parameters():
+            p.requires_grad = not name.startswith(tuple(frozen))
+        if evaluate:
+            model.eval(backward=True)
+        reached = model.require_dx(needed)
+        y = model(x)
+        results.append((y, model.backward(dy) if reached else None))
+    (y, dx), (y_fused, dx_fused) = results
+    assert relative_error(y_fused, y) < 1e-13
+    assert (dx_fused is None) == (not needed)
+    if needed:
+        assert relative_error(dx_fused, dx) < 1e-13
+    for (name, p), q in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        assert relative_error(q.grad, p.grad) < 1e-12, name
+    for value, other in zip(plain.buffers(), fused.buffers(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_a_fused_residual_without_projection_keeps_its_gradient_and_input():
+    layer = ResidualNormReLU(Sequential(Conv2d(4, 4, 1, dtype=np.float64)), BatchNormReLU2d(4, dtype=np.float64))
+    x, dy = RNG.standard_normal((2, 2, 4, 3, 5))
+    x_before, dy_before = x.copy(), dy.copy()
+    y = layer(x)
+    (gate,) = layer.branches()
+    np.testing.assert_array_equal(gate, y > 0)
+    layer.backward(dy)
+    np.testing.assert_array_equal(x, x_before)
+    np.testing.assert_array_equal(dy, dy_before)
+    assert repr(layer).splitlines()[-2:] == ["  (downsample): Identity()", ")"]
+
+
+def test_a_fused_residual_may_be_repeated_and_filled_later():
+    plain, fused = plain_and_fused(projection)
+    x, dy = RNG.standard_normal((2, 3, 5, 6)), RNG.standard_normal((2, 4, 5, 6))
+    kept = Checkpointed(fused)
+    y, y_plain = kept(x), plain(x)
+    assert relative_error(y, y_plain) < 1e-13
+    assert relative_error(kept.backward(dy), plain.backward(dy)) < 1e-13
+    shortcut = Sequential()
+    later = ResidualNormReLU(Times(1), BatchNormReLU2d(1, affine=False), shortcut)
+    shortcut.append(Times(0))
+    x = np.arange(4.0).reshape(1, 1, 2, 2)
+    np.testing.assert_allclose(later(x).ravel(), np.maximum((x.ravel() - 1.5) / np.sqrt(1.25 + 1e-5), 0))
+
+
+@pytest.mark.parametrize("names", [("bn2", "bn2"), ("", "downsample"), ("bn2", "")])
+def test_a_fused_residual_needs_names(names):
+    with pytest.raises(LayerError, match="need two names"):
+        ResidualNormReLU(Tanh(), BatchNormReLU2d(1), None, *names)
 
 
 def test_checkpointing_changes_no_bit():

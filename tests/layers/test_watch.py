@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinycnn import BatchNorm2d, Dropout, ReLU, Sequential
+from tinycnn import BatchNorm2d, BatchNormReLU2d, Dropout, Identity, ReLU, ResidualNormReLU, Sequential
 from tinycnn.layers.watch import restored, watched
 
 
@@ -57,3 +57,13 @@ def test_watching_nests_and_meets_a_layer_twice():
         model(np.ones((1, 2)))
     model(np.ones((1, 2)))
     assert (len(outer), len(inner)) == (6, 3)
+
+
+def test_a_layer_with_two_inputs_is_watched_too():
+    model, seen = ResidualNormReLU(Identity(), BatchNormReLU2d(2)), []
+    x = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
+    with watched(model, lambda layer, x, y: seen.append((layer.path, x.shape == y.shape))):
+        y = model(x)
+    assert seen == [("", True), ("downsample", True), ("bn2", True), ("", True)]
+    assert "bn2" in str(model.summary((3, 2, 4, 4)))
+    assert (y >= 0).all()

@@ -16,11 +16,12 @@ subtracted has the precision of x; what it misses of the mean is made up for in 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from ..backend import Array, array_module
-from ..parallel import scratch
+from ..parallel import each_slice, scratch
 
 SUM_WIDTH = 512
 """Length of the rows that are summed up: short enough to finish in float64 at no cost."""
@@ -125,3 +126,81 @@ def backward_vectors(m: Array, mean: Array, inv_std: Array, g: Array, gx: Array)
     """Return q and r with g + x̂·gx = (x − m)·q + r, where x̂ = (x − mean)/σ."""
     q = inv_std * gx
     return q, g + (m - mean) * q
+
+
+ROW = 2048
+"""Length of a row of pixels: long enough for the inner loop of a ufunc, short enough to finish sums in float64."""
+
+
+class Rows:
+    """Images as batch normalisation sees them: (N·H·W/k, k·C), rows of k pixels, in slices of whole rows.
+
+    Which image a pixel belongs to is of no interest there, so that slices may be cut anywhere.
+
+    Args:
+        shape: (N, C, H, W).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        N, self.C, H, W = shape
+        self.shape, self.M = (N, H, W, self.C), N * H * W
+        self.k = fold(self.M, self.C, ROW)
+
+    def of(self, x: Array) -> Array:
+        """Return ``x`` (N, C, H, W) as rows."""
+        # (N, C, H, W) -> (N, H, W, C) -> (N·H·W/k, k·C)
+        return x.transpose(0, 2, 3, 1).reshape(-1, self.k * self.C)
+
+    def images(self, rows: Array) -> Array:
+        """Undo `of`."""
+        # (N·H·W/k, k·C) -> (N, H, W, C) -> (N, C, H, W)
+        return rows.reshape(self.shape).transpose(0, 3, 1, 2)
+
+    def spread(self, v: Array, dtype: np.typing.DTypeLike) -> Array:
+        """Return ``v`` (C,) as a row that others meet, (1, k·C)."""
+        return spread(v[None], self.k, dtype)[0]
+
+    def mean(self, rows: Array) -> Array:
+        """Return the mean over the pixels of ``rows``, (C,) in float64."""
+        # (k·C,) -> (k, C) -> (C,)
+        return column_sums(rows).reshape(self.k, self.C).sum(axis=0, dtype=np.float64) / (len(rows) * self.k)
+
+    def sums(self, task: Callable[[slice], tuple[Array, ...]], rows: Array, arrays: int) -> Array:
+        """Return the sums over all pixels of the sums over rows, (k·C,), that ``task`` returns of each slice.
+
+        Args:
+            task: gets a slice of the rows.
+            rows: any array of the rows' shape.
+            arrays: how many such arrays the task works with.
+
+        Returns:
+            One row of C sums in float64 for each array that ``task`` returns.
+        """
+        xp = array_module(rows)
+        parts: dict[int, Array] = {}
+
+        def one_slice(s: slice) -> None:
+            parts[s.start] = xp.stack(task(s))
+
+        each_slice(one_slice, rows, arrays * rows[0].nbytes)
+        # slices × (sums, k·C) -> (sums, k·C) -> (sums, k, C) -> (sums, C)
+        total = xp.stack([parts[start] for start in sorted(parts)]).sum(axis=0, dtype=np.float64)
+        return total.reshape(-1, self.k, self.C).sum(axis=1)
+
+
+def column_sums(x: Array) -> Array:
+    """Return Σ_r x over the rows of ``x`` (R, C), as a matrix product: NumPy's own sum takes twice the time."""
+    return array_module(x).ones(len(x), x.dtype) @ x
+
+
+def column_dots(x: Array, y: Array) -> Array:
+    """Return Σ_r x·y over the rows of ``x`` and ``y`` (R, C), without an array of the products."""
+    return array_module(x).einsum("rc,rc->c", x, y)
+
+
+def gate(dy: Array, y: Array, g: Array) -> None:
+    """Write dy·[y > 0] into ``g``.  (The factors are made floats first: in a product NumPy converts them slowly.)"""
+    xp = array_module(dy)
+    factors = scratch("gate", y.shape, y.dtype, like=y)
+    xp.greater(y, 0, out=factors)
+    xp.multiply(dy, factors, out=g)

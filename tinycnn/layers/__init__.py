@@ -2,8 +2,8 @@
 
 from .activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .base import Layer, LayerError
-from .batchnorm import BatchNorm2d
-from .combine import Add, Checkpointed, Concat, Residual, Sequential
+from .batchnorm import BatchNorm2d, BatchNormReLU2d
+from .combine import Add, Checkpointed, Concat, Residual, ResidualNormReLU, Sequential
 from .conv import Conv2d
 from .dropout import Dropout, Dropout2d, StochasticDepth
 from .layernorm import LayerNorm
@@ -19,6 +19,7 @@ __all__ = [
     "Add",
     "AvgPool2d",
     "BatchNorm2d",
+    "BatchNormReLU2d",
     "Checkpointed",
     "Concat",
     "Conv2d",
@@ -40,6 +41,7 @@ __all__ = [
     "PadShortcut",
     "ReLU",
     "Residual",
+    "ResidualNormReLU",
     "Sequential",
     "SiLU",
     "Sigmoid",

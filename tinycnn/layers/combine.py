@@ -8,6 +8,7 @@ y = f₂(f₁(x))                   dx = f₁ᵀ(f₂ᵀ(dy)): `Sequential`, las
 y = Σᵢ fᵢ(x)                    dx = Σᵢ fᵢᵀ(dy): `Add`; every branch sees the whole dy, x collects from all
 y = f(x) + g(x), g often x      `Residual`: as `Add`; where g is the identity, dx = fᵀ(dy) + dy, so the
                                 gradient has a way past f that no weight can shrink
+y = relu(norm(f(x)) + g(x))     `ResidualNormReLU`: the norm's backward gives both branches their dy
 y = [f₁(x), f₂(x), …]           dx = Σᵢ fᵢᵀ(dyᵢ): `Concat`; each branch sees its own channels of dy
 ==============================  ====================================================================
 
@@ -26,10 +27,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from ..backend import Array, array_module
 from ..parallel import each_slice
 from .base import Layer, LayerError
+from .batchnorm import BatchNormReLU2d
 from .shape import Identity
 
 
@@ -175,6 +178,69 @@ class Residual(Add):
         if not shortcut_name:
             raise LayerError("Residual: shortcut_name must not be empty, that is the name of the main branch")
         super().__init__({"": main, shortcut_name: Identity() if shortcut is None else shortcut})
+
+
+class ResidualNormReLU(Layer):
+    """y = relu(norm(main(x)) + shortcut(x)): a residual block whose normalisation does sum and ReLU on the way.
+
+    The same function as a `Residual` that ends in a `BatchNorm2d`, followed by `ReLU`, and the same paths.
+
+    Args:
+        main: the branch that learns the residual, without its last normalisation.
+        norm: that normalisation.
+        shortcut: by default the identity.
+        norm_name, shortcut_name: what these two are called in paths.
+    """
+
+    def __init__(
+        self,
+        main: Layer,
+        norm: BatchNormReLU2d,
+        shortcut: Layer | None = None,
+        norm_name: str = "bn2",
+        shortcut_name: str = "downsample",
+    ) -> None:
+        super().__init__()
+        if len({"", norm_name, shortcut_name}) < 3:
+            raise LayerError("ResidualNormReLU: norm and shortcut need two names, the empty one is the main branch's")
+        self.add("", main)
+        self.add(norm_name, norm)
+        self.add(shortcut_name, Identity() if shortcut is None else shortcut)
+
+    def _parts(self) -> tuple[Layer, BatchNormReLU2d, Layer]:
+        return cast("tuple[Layer, BatchNormReLU2d, Layer]", tuple(self.children()))
+
+    def forward(self, x: Array) -> Array:
+        """Return relu(norm(main(x)) + shortcut(x))."""
+        main, norm, shortcut = self._parts()
+        return norm.forward(main.forward(x), shortcut.forward(x))
+
+    def backward(self, dy: Array) -> Array:
+        """Return mainᵀ(dm) + shortcutᵀ(ds), where norm's backward tells dm and ds."""
+        main, norm, shortcut = self._parts()
+        dm, ds = norm.backward(dy)
+        dxs = [branch.backward(d) for branch, d in ((main, dm), (shortcut, ds)) if branch.reached]
+        return functools.reduce(_sum, dxs) if self.needs_dx else None
+
+    def require_dx(self, needed: bool = True) -> bool:
+        """Both branches need to return dx if anything before this layer needs one, and norm if they are reached."""
+        main, norm, shortcut = self._parts()
+        self.needs_dx = needed
+        branches = [main.require_dx(needed), shortcut.require_dx(needed)]
+        self.reached = norm.require_dx(any(branches))
+        return self.reached
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the main branch's output."""
+        return next(self.children()).output_shape(shape)
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Return the sum over the branches."""
+        main, _, shortcut = self._parts()
+        return main.macs(shape) + shortcut.macs(shape)
+
+    def __repr__(self) -> str:
+        return _tree(self)
 
 
 class Concat(Add):

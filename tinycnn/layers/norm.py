@@ -237,27 +237,27 @@ class InstanceNorm2d(RunningNorm):
         refuse_empty(self, x)
         w, b = self.weight, self.bias
         if not self.measures:
-            mean, var = self.running_statistics()
-            self.save(x, mean, (var + self.eps) ** -0.5)
-            return normalize_channels(x, mean, (var + self.eps) ** -0.5, w and w.data, b and b.data)
+            m, mean, var = self.running_statistics()
+            self.save(x, (m, mean, (var + self.eps) ** -0.5))
+            return normalize_channels(x, (m, mean, (var + self.eps) ** -0.5), w and w.data, b and b.data)
         M = x.shape[2] * x.shape[3]
         if M <= 1:
             raise LayerError(
                 f"{self}: the variance of a channel needs more than one pixel, got an input of shape {tuple(x.shape)}"
             )
         y, mean, var = group_norm_forward(_pixels(x), self.num_features, w and w.data, b and b.data, self.eps)
-        self.save(x, mean, (var + self.eps) ** -0.5)
+        self.save(x, (mean, (var + self.eps) ** -0.5))
         if self.track_running_stats and self.momentum is not None:  # then this is training
             self.move_average(mean.mean(axis=0), var.mean(axis=0) * (M / (M - 1)), self.momentum)
         return _images(y, x.shape)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4) (γ·dy/σ with running statistics); add (3) to the gradients."""
-        x, mean, inv_std = self.take_saved()
+        x, statistics = self.take_saved()
         dy = self.check_gradient(dy, x.shape)
-        if mean.ndim == 1:  # running statistics: one mean for all images
-            return self.backward_fixed(dy, x, mean, inv_std)
-        w = self.weight
+        if len(statistics) == 3:  # running statistics: one mean for all images
+            return self.backward_fixed(dy, x, statistics)
+        (mean, inv_std), w = statistics, self.weight
         dx, dw, db = group_norm_backward(_pixels(dy), _pixels(x), mean, inv_std, w and w.data, self.needs_dx)
         self.accumulate(dw, db)
         return _images(dx, x.shape) if self.needs_dx else None

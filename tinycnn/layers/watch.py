@@ -20,8 +20,8 @@ def watched(model: Layer, note: Callable[[Layer, Array, Array], None]) -> Iterat
     def watch(layer: Layer) -> None:
         forward = layer.forward
 
-        def forward_and_note(x: Array) -> Array:
-            y = forward(x)
+        def forward_and_note(x: Array, *others: Array) -> Array:
+            y = forward(x, *others)
             note(layer, x, y)
             return y
 

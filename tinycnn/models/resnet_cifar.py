@@ -24,14 +24,14 @@ import numpy as np
 from ..initializers import he_normal
 from ..layers import (
     BatchNorm2d,
+    BatchNormReLU2d,
     Checkpointed,
     Conv2d,
     Flatten,
     GlobalAvgPool2d,
     Linear,
     PadShortcut,
-    ReLU,
-    Residual,
+    ResidualNormReLU,
     Sequential,
 )
 from ..layers.base import Layer
@@ -84,8 +84,7 @@ def resnet_cifar(
     return Sequential(
         {
             "conv1": Conv2d(in_channels, 16, 3, padding=1, bias=False, init=_he, rng=rng),
-            "bn1": BatchNorm2d(16),
-            "relu": ReLU(),
+            "bn1": BatchNormReLU2d(16),
             **stages,
             "avgpool": GlobalAvgPool2d(),
             "flatten": Flatten(),
@@ -94,23 +93,21 @@ def resnet_cifar(
     )
 
 
-def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: Where, rng: np.random.Generator) -> Sequential:
+def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: Where, rng: np.random.Generator) -> Layer:
     """The block of the module docstring, from C to OC channels."""
     main = Sequential(
         {
             "conv1": Conv2d(C, OC, 3, stride=stride, padding=1, bias=False, init=_he, rng=rng),
-            "bn1": BatchNorm2d(OC),
-            "relu1": ReLU(),
+            "bn1": BatchNormReLU2d(OC),
             "conv2": Conv2d(OC, OC, 3, padding=1, bias=False, init=_he, rng=rng),
-            "bn2": BatchNorm2d(OC),
         }
     )
     if shortcut == "none":
-        return Sequential({"": main, "relu2": ReLU()})
+        return main.append(BatchNormReLU2d(OC), "bn2")
     way: Layer | None = None
     if stride != 1 or C != OC:
         if shortcut == "A":
             way = PadShortcut(C, OC, stride=stride, where=pad_where)
         else:
             way = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, init=_he, rng=rng), BatchNorm2d(OC))
-    return Sequential({"": Residual(main, way), "relu2": ReLU()})
+    return ResidualNormReLU(main, BatchNormReLU2d(OC), way)
