@@ -13,7 +13,7 @@ from rich.console import Console
 import tinycnn
 
 from .progress import Progress
-from .report import Report, Table
+from .report import Report
 
 app = typer.Typer(
     name="benchmarks",
@@ -28,11 +28,16 @@ WIDTH = 160
 """Columns of the tables where standard output is no terminal."""
 RESULTS = Path(__file__).parent / "results"
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this file too.")]
+UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+"""What typer raises for a wrong option or argument."""
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this file too (.json or .md).")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of tinycnn and of PyTorch. [default: all cores]")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer and smaller cases, few repeats: does it run at all?")]
-Only = Annotated[str, typer.Option(help="Only cases whose name contains this: resnet, 3×3, …")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw the results into this folder (needs matplotlib).")]
+Only = Annotated[str, typer.Option(help="Only cases whose name contains this: resnet, 3×3, Adam, …")]
+Profile = Annotated[bool, typer.Option("--profile", help="Show where our time goes, layer by layer.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for cpu.md and cpu.json. [default: benchmarks/results]")]
 
 
 @app.command()
@@ -40,7 +45,7 @@ def layers(
     json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
 ) -> None:
     """Single layers: forward and backward, of every shape of the usual networks."""
-    _run(["layers"], json, threads, quick, plot, only=only)
+    run(["layers"], json, threads, quick, plot, only=only)
 
 
 @app.command()
@@ -50,38 +55,80 @@ def steps(
     quick: Quick = False,
     plot: Plot = None,
     only: Only = "",
-    profile: Annotated[bool, typer.Option("--profile", help="Show where our time goes, layer by layer.")] = False,
+    profile: Profile = False,
 ) -> None:
     """Whole training steps."""
-    _run(["steps"], json, threads, quick, plot, only=only, profile=profile)
+    run(["steps"], json, threads, quick, plot, only=only, profile=profile)
 
 
-def _run(
-    names: list[str], json: Path | None, threads: int | None, quick: bool, plot: Path | None, **options: Any
-) -> Report:
-    """Measure, show, and write what was asked for."""
+@app.command()
+def optimizers(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
+) -> None:
+    """One update of ten million parameters, by every optimizer."""
+    run(["optimizers"], json, threads, quick, plot, only=only)
+
+
+@app.command()
+def memory(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
+) -> None:
+    """The peak memory of training steps, each in a fresh process."""
+    run(["memory"], json, threads, quick, plot, only=only)
+
+
+@app.command()
+def scaling(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
+) -> None:
+    """How cost grows with batch, image size and depth, and shrinks with threads."""
+    run(["scaling"], json, threads, quick, plot, only=only)
+
+
+@app.command()
+def peers(json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = "") -> None:
+    """The same convolution and training step in other libraries, as far as they are installed."""
+    run(["peers"], json, threads, quick, plot, only=only)
+
+
+@app.command("all")
+def everything(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, out: Out = None
+) -> None:
+    """Everything; written to benchmarks/results, unless --quick."""
+    report = run(list(ALL), json, threads, quick, plot)
+    folder = out or (None if quick else RESULTS)
+    if folder:
+        report.write(folder / "cpu.md")
+        report.write(folder / "cpu.json")
+
+
+def run(names: list[str], json: Path | None, threads: int | None, quick: bool, plot: Path | None, **how: Any) -> Report:
+    """Measure, show as it comes, and write and draw what was asked for."""
     threads = _set_threads(threads)
     from .header import describe
 
-    progress, console = (
-        Progress(sys.stderr.isatty()),
-        Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH),
-    )
-    tables: list[Table] = []
-    header: dict[str, str] = {}
+    progress = Progress(sys.stderr.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    report = Report(describe(threads), [])
+    report.print(console)
     for name in names:
         module = importlib.import_module(f".{name}", __package__)
-        header = header or describe(threads, module.QUICK if quick else module.FULL)
-        tables += module.run(threads=threads, quick=quick, progress=progress, **options)
-    report = Report(header, tables)
-    report.print(console)
-    if json:
-        report.write(json)
+        tables = module.run(threads=threads, quick=quick, progress=progress, **how)
+        Report({}, tables).print(console)
+        report.tables += tables
+        if json:
+            report.write(json)
+    if plot:
+        from .plots import draw
+
+        for path in draw(report, plot):
+            console.print(str(path))
     return report
 
 
 def _set_threads(threads: int | None) -> int:
-    """Give tinycnn and PyTorch the same number of threads."""
+    """Give tinycnn and PyTorch the same number of threads, and return it."""
     import torch
 
     tinycnn.set_num_threads(threads or tinycnn.get_num_threads())
@@ -95,4 +142,18 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: after the program's name; by default those of this process.
     """
-    return app(args=arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
+    try:
+        return app(args=arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except UsageProblem as error:
+        return _say(error.format_message(), getattr(error, "exit_code", 2))  # type: ignore[attr-defined]
+    except ImportError as error:
+        if error.name not in ("torch", "matplotlib"):
+            raise
+        return _say(f"{error.name} is not installed: pip install -e '.[torch,plot]'", 2)
+
+
+def _say(words: str, code: int) -> int:
+    print(f"benchmarks: {words}", file=sys.stderr)
+    return code

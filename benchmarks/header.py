@@ -19,10 +19,10 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 import tinycnn
 
-from .timing import PAUSE, Effort
+from .timing import PAUSE
 
 
-def describe(threads: int, effort: Effort) -> dict[str, str]:
+def describe(threads: int) -> dict[str, str]:
     """Return the header: hardware, versions, threads, precision, memory format, repeats, date."""
     versions = [f"{name} {version(name)}" for name in ("numpy", "torch") if version(name)]
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
@@ -34,8 +34,7 @@ def describe(threads: int, effort: Effort) -> dict[str, str]:
         "BLAS": f"{_blas()}: one BLAS thread in each of tinycnn's {threads}; {_torch_blas()}",
         "precision": "float32 throughout; no TF32, no bfloat16",
         "memory format": "tinycnn: channels-last; PyTorch: the better of contiguous and channels_last, both timed",
-        "timing": f"in turns (A B A B …), {1e3 * PAUSE:.0f} ms of rest before each; warm-up: {effort.warmup} calls; "
-        f"{effort.least} to {effort.most} rounds, as many as fit {effort.seconds:g} s",
+        "timing": f"in turns (A B A B …), {1e3 * PAUSE:.0f} ms of rest before each; warm-up, repeats: below each table",
         "numbers": "median ±half the distance between the quartiles; ratio: PyTorch's best median ÷ tinycnn's, "
         "so above 1 tinycnn is the faster",
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),

@@ -43,15 +43,17 @@ NOTES = [
 
 def run(threads: int, quick: bool, only: str = "", progress: Progress | None = None) -> list[Table]:
     """Measure every case of `shapes.cases` whose name contains ``only``."""
+    effort = QUICK if quick else FULL
     peak = gemm_peak(threads, *((512, 0.2) if quick else ()))
     notes = [
         f"of peak: of {peak / 1e9:.0f} GFLOP/s, float32 matrix products here in {threads} thread(s), measured.",
         *NOTES,
+        effort.words(),
     ]
     table = Table("layers", "Layers", COLUMNS, notes=notes)
     chosen = [case for case in cases(quick) if only.lower() in str(case).lower()]
     for case in (progress or Progress.silent()).over(chosen, "layers"):
-        table.add(**measure(case, peak, QUICK if quick else FULL))
+        table.add(**measure(case, peak, effort))
     return [table]
 
 

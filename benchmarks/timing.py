@@ -75,6 +75,11 @@ class Effort:
         """
         return max(self.least, min(self.most, round(self.seconds / max(round_seconds, 1e-9))))
 
+    def words(self) -> str:
+        """Return it in words, for a table's notes."""
+        rounds = f"{self.least} to {self.most} rounds, as many as fit {self.seconds:g} s"
+        return f"warm-up: {self.warmup} call{'s' if self.warmup > 1 else ''}; {rounds}."
+
 
 def _nothing() -> None:
     pass
