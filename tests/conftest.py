@@ -23,4 +23,4 @@ def _threads_as_they_were():
     yield
     if parallel._num_threads != before:
         parallel._num_threads = before
-        parallel._forget_pool()
+        parallel._forget_helpers()

@@ -14,6 +14,7 @@ import torch
 
 import tinycnn
 from tinycnn import AvgPool2d, BatchNormReLU2d, Conv2d, Dropout, MaxPool2d, Sequential, Tanh, gradcheck
+from tinycnn.kernels.conv import patches, scatter
 from tinycnn.layers import pool
 from tinycnn.parameter import Parameter
 
@@ -61,8 +62,8 @@ IMAGE = (3, 4, 7, 6)
 BACKWARD = {
     "weight gradient transposed": (
         "layers/conv.py",
-        "return dw.reshape(OC, KH, KW, CG).transpose(0, 3, 1, 2), db",
-        "return dw.reshape(OC, KW, KH, CG).transpose(0, 3, 2, 1), db",
+        "dw if dw is None else dw.transpose(0, 3, 1, 2)",
+        "dw if dw is None else dw.transpose(0, 3, 2, 1)",
         lambda m: m.Conv2d(4, 6, 3),
         IMAGE,
     ),
@@ -80,16 +81,9 @@ BACKWARD = {
         lambda m: Truth(m.Conv2d(4, 6, 2, padding=(2, 1)), torch.nn.Conv2d(4, 6, 2, padding=(2, 1))),
         IMAGE,
     ),
-    "col2im assigns": (
-        "layers/conv.py",
-        "padded[:, rows, columns] += dtap",
-        "padded[:, rows, columns] = dtap",
-        lambda m: m.Conv2d(4, 6, 3),
-        IMAGE,
-    ),
     "bias gradient forgotten": (
         "layers/conv.py",
-        "b.accumulate(db)",
+        "b.accumulate(conv2d_backward_bias(dy))",
         "pass",
         lambda m: m.Conv2d(4, 6, 3),
         IMAGE,
@@ -174,6 +168,22 @@ BACKWARD = {
 }
 # what: (file, text, its replacement, the module that uses the kernel, the layer, the shape of its input)
 KERNELS = {
+    "col2im assigns": (
+        "kernels/conv/scatter.py",
+        "first::apart, kh] += strips",
+        "first::apart, kh] = strips",
+        scatter,
+        lambda: Conv2d(4, 6, 5),
+        IMAGE,
+    ),
+    "patches of another stride": (
+        "kernels/conv/patches.py",
+        "rows.step * sh, self.B",
+        "columns.step * sh, self.B",
+        patches,
+        lambda: Conv2d(4, 6, 2, (1, 2)),
+        IMAGE,
+    ),
     "overlapping pool assigns": (
         "kernels/pool.py",
         "dx[pixels] += mask.view(dy.dtype)[positions]",

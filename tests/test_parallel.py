@@ -21,7 +21,8 @@ def test_slices_cover_the_batch_once_in_order(N, item_bytes):
 
 def test_small_work_is_one_slice_and_large_work_a_multiple_of_the_lanes():
     assert len(parallel.slice_batch(64, 16)) == 1
-    assert len(parallel.slice_batch(64, 600_000)) % parallel.LANES == 0
+    assert [len(parallel.slice_batch(64, n << 15)) for n in (1, 2, 3, 5, 9, 17)] == [2, 2, 4, 8, 16, 24]
+    assert [len(parallel.slice_batch(6, n << 20)) for n in (1, 2, 3)] == [4, 6, 6]
     assert len(parallel.slice_batch(3, 1 << 24)) == 3
 
 
@@ -118,7 +119,7 @@ def test_scratch_is_reused_by_name_and_private_to_a_thread():
 
 
 def blas_threads():
-    return [info["num_threads"] for info in parallel._controller().info() if info["user_api"] == "blas"]
+    return [library.get_num_threads() for library in parallel._blas_libraries()]
 
 
 def blas_threads_inside():
@@ -148,7 +149,7 @@ def test_blas_is_held_though_another_thread_set_limits_of_its_own():
     taken, leave = threading.Event(), threading.Event()
 
     def take():
-        for library in parallel._controller().lib_controllers:
+        for library in parallel._blas_libraries():
             library.set_num_threads(library.num_threads)
         taken.set()
         leave.wait(20)

@@ -21,10 +21,10 @@ import functools
 import itertools
 import math
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,37 @@ class _Local(threading.local):
         self.busy = False
 
 
+class _Helpers:
+    """Threads that wait for jobs.  (Handing a job to a `ThreadPoolExecutor` takes some 50 µs, to these 10.)
+
+    A job never waits for another.  The threads end when nobody holds this object any more.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Have at least so many threads."""
+        while self.size < size:
+            threading.Thread(target=_serve, args=(self.jobs,), name=f"tinycnn-{self.size}", daemon=True).start()
+            self.size += 1
+
+    def __del__(self) -> None:
+        for _ in range(self.size):
+            self.jobs.put(None)
+
+
+def _serve(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    _limit_own_blas()
+    for job in iter(jobs.get, None):
+        job()
+
+
 _local = _Local()
 _num_threads: int | None = None
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_pool_lock = threading.Lock()
+_helpers: _Helpers | None = None
+_helpers_lock = threading.Lock()
 
 
 def get_num_threads() -> int:
@@ -76,20 +102,20 @@ def set_num_threads(n: int) -> None:
     if n < 1:
         raise ValueError(f"the number of threads must be at least 1, got {n}")
     _num_threads = int(n)
-    _forget_pool()
+    _forget_helpers()
 
 
-def _forget_pool() -> None:
-    """Drop the pool; the next region makes a new one."""
-    global _pool
-    _pool = None
+def _forget_helpers() -> None:
+    """Drop the helpers; the next region makes new ones."""
+    global _helpers
+    _helpers = None
 
 
 def _after_fork() -> None:
-    """Start afresh in a forked child: it inherits neither the pool's threads nor anyone to release a lock."""
-    global _pool_lock, _blas_lock, _blas_users
-    _pool_lock, _blas_lock = threading.Lock(), threading.Lock()
-    _forget_pool()
+    """Start afresh in a forked child: it inherits neither the helpers nor anyone to release a lock."""
+    global _helpers_lock, _blas_lock, _blas_users
+    _helpers_lock, _blas_lock = threading.Lock(), threading.Lock()
+    _forget_helpers()
     _local.busy = False
     if _blas_users:
         _blas_users = 0
@@ -100,41 +126,43 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _executor(workers: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    with _pool_lock:
-        if _pool is None or _pool_size < workers:
-            _pool = ThreadPoolExecutor(workers, thread_name_prefix="tinycnn", initializer=_limit_own_blas)
-            _pool_size = workers
-        return _pool
+def _get_helpers(size: int) -> _Helpers:
+    global _helpers
+    with _helpers_lock:
+        if _helpers is None:
+            _helpers = _Helpers()
+        _helpers.grow(size)
+        return _helpers
 
 
 @functools.lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas_libraries() -> list[Any]:
+    return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
 
 
 _blas_lock = threading.Lock()
 _blas_users = 0
-_blas_limit: Any = None
+_blas_before: list[int] = []
 
 
-@contextlib.contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Hold the BLAS library to one thread for the duration of the block.
+class single_threaded_blas:
+    """Hold the BLAS library to one thread for the duration of a ``with`` block.
 
     The setting belongs to the whole process, so blocks are counted: the first to enter sets it and the last
-    to leave restores it, whichever threads they run on.
+    to leave restores it, whichever threads they run on.  Every region enters one; a program that wraps its whole
+    training loop in one saves each region a few microseconds.
     """
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        if _blas_users == 0:
-            _clear_control()
-            _blas_limit = _controller().limit(limits=1, user_api="blas")
-        _blas_users += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _blas_users
+        with _blas_lock:
+            if _blas_users == 0:
+                _blas_before[:] = [library.get_num_threads() for library in _blas_libraries()]
+                _set_blas([1] * len(_blas_before))
+            _blas_users += 1
+
+    def __exit__(self, *error: object) -> None:
+        global _blas_users
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
@@ -142,21 +170,27 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 def _restore_blas() -> None:
-    _clear_control()
-    _blas_limit.restore_original_limits()
-    _clear_control()
+    _set_blas(_blas_before)
 
 
-def _clear_control() -> None:
-    """Let the next thread that asks set limits: newer versions of threadpoolctl heed only the first that ever did."""
-    for library in _controller().lib_controllers:
-        if hasattr(library, "clear_controlling_thread"):
-            library.clear_controlling_thread(force=True)
+def _set_blas(threads: Sequence[int]) -> None:
+    """Set the number of threads of every BLAS library.
+
+    Newer versions of threadpoolctl heed only the first thread that ever set one, unless its control is cleared.
+    """
+    for library, n in zip(_blas_libraries(), threads, strict=True):
+        if library.get_num_threads() != n:
+            clear = getattr(library, "clear_controlling_thread", None)
+            if clear:
+                clear(force=True)
+            library.set_num_threads(n)
+            if clear:
+                clear(force=True)
 
 
 def _limit_own_blas() -> None:
-    """Hold a new thread of the pool to one BLAS thread where that is a setting of each thread (OpenMP)."""
-    for library in _controller().lib_controllers:
+    """Hold a new helper to one BLAS thread where that is a setting of each thread (OpenMP)."""
+    for library in _blas_libraries():
         if getattr(library, "threading_layer", None) == "openmp":
             library.set_num_threads(1)
 
@@ -171,38 +205,43 @@ def _small_buffers() -> Iterator[None]:
         np.setbufsize(before)
 
 
-def slice_batch(N: int, item_bytes: int) -> list[slice]:
+def slice_batch(N: int, item_bytes: int, shared_bytes: int = 0) -> list[slice]:
     """Cut ``range(N)`` into consecutive slices of about `SLICE_BYTES`, as a function of its arguments alone.
 
     Args:
         N: items in the batch.
         item_bytes: bytes of memory that working on one item touches.
+        shared_bytes: bytes that every slice touches, whatever its length (weights): no slice is smaller, lest the time
+            go into reading them again and again.
 
     Returns:
-        One slice when the whole is less than `SERIAL_BYTES`; otherwise a multiple of `LANES` of them where
+        One slice when the whole is less than `SERIAL_BYTES`; otherwise 2, 4, 8 or a multiple of `LANES` of them where
         ``N`` allows, so that threads share the work evenly.
     """
     total = N * item_bytes
     if N <= 1 or total < SERIAL_BYTES:
         return [slice(0, N)]
-    count = min(N, LANES * -(-total // (LANES * SLICE_BYTES)))
+    count = 2
+    while count * max(SLICE_BYTES, shared_bytes) < total:
+        count += min(count, LANES)
+    count = min(N, count)
     edges = [i * N // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _run(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run the tasks, each once, on this thread and the pool's; the first error is raised here."""
+    """Run the tasks, each once, on this thread and the helpers; the first error is raised here."""
     threads = min(get_num_threads(), len(tasks))
-    queue = deque(tasks)  # threads take tasks from it as they come free
+    waiting = deque(tasks)  # threads take tasks from it as they come free
 
     def work() -> None:
         was_busy, _local.busy = _local.busy, True
         try:
             with _small_buffers():
-                while True:
+                while waiting:
                     try:
-                        task = queue.popleft()
-                    except IndexError:
+                        task = waiting.popleft()
+                    except IndexError:  # another thread was quicker
                         return
                     task()
         finally:
@@ -211,33 +250,47 @@ def _run(tasks: Sequence[Callable[[], None]]) -> None:
     with single_threaded_blas():
         if threads == 1 or _local.busy:
             return work()
-        # NumPy keeps its error state in a context variable: each helper works in a copy of this context.
-        pool = _executor(threads - 1)
-        helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
+        helpers, ends = _get_helpers(threads - 1), queue.SimpleQueue[BaseException | None]()
+        for _ in range(threads - 1):
+            # NumPy keeps its error state in a context variable: each helper works in a copy of this context.
+            helpers.jobs.put(functools.partial(contextvars.copy_context().run, _attempt, work, ends))
         try:
             work()
         finally:
-            errors = [helper.exception() for helper in helpers]  # waits
+            errors = [ends.get() for _ in range(threads - 1)]
     for error in errors:
         if error is not None:
             raise error
 
 
-def each_slice(task: Callable[[slice], None], x: Array, item_bytes: int | None = None) -> None:
+def _attempt(work: Callable[[], None], ends: queue.SimpleQueue[BaseException | None]) -> None:
+    """Call ``work`` and report how it ended."""
+    try:
+        work()
+    except BaseException as error:
+        ends.put(error)
+    else:
+        ends.put(None)
+
+
+def each_slice(task: Callable[[slice], None], x: Array, item_bytes: int | None = None, shared_bytes: int = 0) -> None:
     """Call ``task(s)`` for every slice ``s`` of the first axis of ``x``; the tasks write their results themselves.
 
     Args:
         task: called from several threads at once, so it may write only to its own slice and to `scratch`.
         x: the batch; a GPU array is one slice.
         item_bytes: memory touched per item, when that is not about twice the item itself.
+        shared_bytes: memory that every slice touches, whatever its length.
     """
     if is_device_array(x):
         return task(slice(0, len(x)))
-    slices = slice_batch(len(x), item_bytes or 2 * x.nbytes // max(len(x), 1))
+    slices = slice_batch(len(x), item_bytes or 2 * x.nbytes // max(len(x), 1), shared_bytes)
     _run([functools.partial(task, s) for s in slices])
 
 
-def sum_slices(task: Callable[[slice], tuple[Array, ...]], x: Array, item_bytes: int | None = None) -> list[Array]:
+def sum_slices(
+    task: Callable[[slice], tuple[Array, ...]], x: Array, item_bytes: int | None = None, shared_bytes: int = 0
+) -> list[Array]:
     """Return the sums of what ``task(s)`` returns, over every slice ``s`` of the first axis of ``x``.
 
     The order of summation is fixed (module docstring), so the result does not depend on the number of
@@ -245,11 +298,11 @@ def sum_slices(task: Callable[[slice], tuple[Array, ...]], x: Array, item_bytes:
 
     Args:
         task: returns a tuple of arrays, of the same shapes for every slice.
-        x, item_bytes: as for `each_slice`.
+        x, item_bytes, shared_bytes: as for `each_slice`.
     """
     if is_device_array(x):
         return list(task(slice(0, len(x))))
-    slices = slice_batch(len(x), item_bytes or 2 * x.nbytes // max(len(x), 1))
+    slices = slice_batch(len(x), item_bytes or 2 * x.nbytes // max(len(x), 1), shared_bytes)
     lanes = [slices[i * len(slices) // LANES : (i + 1) * len(slices) // LANES] for i in range(LANES)]
     lanes = [lane for lane in lanes if lane]
     totals: list[list[Array]] = [[] for _ in lanes]
@@ -292,6 +345,6 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike, like:
 
 
 def release_scratch() -> None:
-    """Free the scratch of this thread and of the pool's, which end, and their memory with them."""
+    """Free the scratch of this thread and of the helpers, which end, and their memory with them."""
     _local.scratch.clear()
-    _forget_pool()
+    _forget_helpers()

@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinycnn import col2im, im2col, im2col_naive
-from tinycnn.kernels.im2col import gather
-from tinycnn.kernels.window import Window
 
 GEOMETRY = st.fixed_dictionaries(
     {
@@ -44,14 +42,6 @@ def test_col2im_is_the_adjoint_exactly(geometry, shape, seed):
     cols = im2col(x, **geometry)
     y = rng.integers(-9, 10, cols.shape).astype(np.float64)
     assert (cols * y).sum() == (x * col2im(y, shape, **geometry)).sum()
-
-
-def test_groups_have_matrices_of_their_own():
-    x = np.random.default_rng(0).standard_normal((2, 5, 6, 4))  # (n, H, W, C)
-    window = Window((3, 2), (2, 1), ((1, 0), (0, 2)), (1, 2))
-    both = np.array(gather(x, window, 2))
-    for g in range(2):
-        np.testing.assert_array_equal(both[g], gather(np.ascontiguousarray(x[..., 2 * g : 2 * g + 2]), window)[0])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinycnn import Conv2d, layers, parallel
+from tinycnn.kernels.conv import plan
 from tinycnn.layers.base import LayerError
 
 
@@ -62,10 +63,17 @@ def test_forward_is_the_seven_loops_exactly_on_integers(options, dilation, group
 
 
 @settings(max_examples=60)
-@given(OPTIONS, st.sampled_from([1, 2, 4]), st.booleans(), st.sampled_from([1, 3, 40]), st.integers(0, 99))
-def test_forward_and_all_gradients_are_pytorchs(options, groups, bias, N, seed):
+@given(
+    OPTIONS,
+    st.sampled_from([1, 2, 4]),
+    st.booleans(),
+    st.sampled_from([1, 3, 40]),
+    st.sampled_from(["auto", "strips"]),
+    st.integers(0, 99),
+)
+def test_forward_and_all_gradients_are_pytorchs(options, groups, bias, N, algorithm, seed):
     rng = np.random.default_rng(seed)
-    ours = Conv2d(4, 8, **options, groups=groups, bias=bias, rng=rng, dtype=np.float64)
+    ours = Conv2d(4, 8, **options, groups=groups, bias=bias, algorithm=algorithm, rng=rng, dtype=np.float64)
     theirs = torch.nn.Conv2d(4, 8, **options, groups=groups, bias=bias, dtype=torch.float64)
     theirs.load_state_dict({name: torch.from_numpy(value) for name, value in ours.state_dict().items()})
     x = rng.standard_normal((N, 4, 13, 14))
@@ -78,6 +86,21 @@ def test_forward_and_all_gradients_are_pytorchs(options, groups, bias, N, seed):
     assert relative_error(ours.weight.grad, theirs.weight.grad.numpy()) < 1e-12
     if bias:
         assert relative_error(ours.bias.grad, theirs.bias.grad.numpy()) < 1e-12
+
+
+@pytest.mark.parametrize("algorithm", plan.ALGORITHMS)
+def test_every_algorithm_is_the_seven_loops(algorithm):
+    rng = np.random.default_rng(0)
+    conv = Conv2d(3, 4, 3, padding=(1, 2), algorithm=algorithm, rng=rng, dtype=np.float64)
+    x = rng.standard_normal((2, 3, 6, 5))
+    wanted = seven_loops(x, conv.weight.data, conv.bias.data, (1, 1), (1, 2), (1, 1), 1)
+    assert conv.chosen_algorithm(x.shape) == algorithm
+    assert relative_error(conv(x), wanted) < 1e-13
+
+
+def test_an_unknown_algorithm_is_refused():
+    with pytest.raises(LayerError, match=r"algorithm must be 'auto' or one of .*got 'fft'"):
+        Conv2d(3, 4, 3, algorithm="fft")
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # PyTorch's: it is slower then
@@ -168,9 +191,12 @@ def test_gradients_that_nobody_needs_are_not_computed(frozen, monkeypatch):
     for p in conv.parameters():
         p.requires_grad = not frozen
     conv.require_dx(frozen)
-    unneeded = "conv2d_backward_weight" if frozen else "conv2d_backward_input"
-    monkeypatch.setattr(layers.conv, unneeded, lambda *_: pytest.fail("computed in vain"))
-    conv.backward(conv(np.ones((1, 2, 4, 4), np.float32)))
+    asked, backward = [], layers.conv.plan.backward
+    monkeypatch.setattr(layers.conv.plan, "backward", lambda *a: (asked.append(a[-2:]), backward(*a))[1])
+    dx = conv.backward(conv(np.ones((1, 2, 4, 4), np.float32)))
+    assert asked == [(frozen, not frozen)]
+    assert (dx is not None) == frozen
+    assert any(p.grad.any() for p in conv.parameters()) != frozen
 
 
 def test_a_gradient_of_another_type_is_refused():

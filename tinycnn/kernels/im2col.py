@@ -43,7 +43,6 @@ from typing import TypeAlias
 import numpy as np
 
 from ..backend import Array, array_module
-from ..parallel import scratch
 from .window import Window, pad, positions
 
 Size: TypeAlias = int | Sequence[int]
@@ -86,9 +85,12 @@ def im2col(
     window = _window(kernel_size, stride, padding, dilation)
     if min(window.out_size(*x.shape[2:])) < 1:
         raise ValueError(f"the window does not fit into the padded image of shape {tuple(x.shape)}: {window}")
-    # (N, C, H, W) -> (N, H, W, C), contiguous;  (1, M, K) -> (M, K)
+    # (N, C, H, W) -> (N, H, W, C), contiguous
     x = array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
-    return gather(x, window)[0].copy()
+    OH, OW = window.out_size(*x.shape[1:3])
+    patches = positions(pad(x, window), window, OH, OW)
+    # (N, OH, OW, KH, KW, C) -> (N·OH·OW, KH·KW·C)
+    return array_module(x).array(patches, order="C").reshape(len(x) * OH * OW, -1)
 
 
 def im2col_naive(
@@ -145,26 +147,3 @@ def col2im(
     for kh, kw, rows, columns in window.taps(OH, OW):
         padded[:, rows, columns] += patches[:, :, :, kh, kw]
     return padded[window.interior(H, W)].transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
-
-
-def gather(x: Array, window: Window, groups: int = 1) -> Array:
-    """im2col of one slice, as the layers use it.
-
-    Args:
-        x: (n, H, W, C).
-        window: the sliding window.
-        groups: the C channels fall into so many groups, each with a matrix of its own.
-
-    Returns:
-        (G, n·OH·OW, KH·KW·C/G), in this thread's scratch; a view of ``x`` where a 1×1 window makes it the same.
-    """
-    n, H, W, C = x.shape
-    G, (KH, KW) = groups, window.kernel
-    if window.is_pointwise and G == 1:
-        return x.reshape(1, n * H * W, C)
-    OH, OW = window.out_size(H, W)
-    cols = scratch("cols", (G, n, OH, OW, KH, KW, C // G), x.dtype, like=x)
-    # (n, OH, OW, KH, KW, C) -> (n, OH, OW, KH, KW, G, C/G) -> (G, n, OH, OW, KH, KW, C/G)
-    patches = positions(pad(x, window), window, OH, OW)
-    cols[...] = patches.reshape(n, OH, OW, KH, KW, G, C // G).transpose(5, 0, 1, 2, 3, 4, 6) if G > 1 else patches
-    return cols.reshape(G, n * OH * OW, KH * KW * C // G)

@@ -36,10 +36,11 @@ As matrices: with the patches as the rows of cols = im2col(x), (M, K), and the f
 
     dx = col2im(dy w)                                                                 (4)
 
-  Column block (kh, kw) of dcols is dy w[:, :, kh, kw], and col2im adds it to the pixels that this cell of the
-  window met.  Taking the blocks one at a time, dcols never exists as a whole.
-
 With G groups all this holds for each group of C/G input and OC/G output channels by itself.
+
+**How it is computed.**  There are several ways, each in a file of its own in `tinycnn.kernels.conv`: (1) to (4) as they
+stand there, by ``patches`` and ``scatter``; dx as a convolution of dy, by ``phases``; 3×3 windows with fewer
+multiplications, by ``winograd``.  ``plan`` picks the one that should be fastest.
 
 **Cost.**  2·M·K·OC FLOP forward, twice that backward.  Memory: cols is formed slice by slice, in scratch.
 
@@ -58,9 +59,10 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..initializers import Initializer, default_uniform, fans
-from ..kernels.im2col import gather
+from ..kernels.conv import plan
+from ..kernels.norm import channel_sums
 from ..kernels.window import Window
-from ..parallel import each_slice, scratch, sum_slices
+from ..parallel import sum_slices
 from ..parameter import Parameter
 from .base import Layer, LayerError
 from .check import pair, whole
@@ -68,80 +70,40 @@ from .check import pair, whole
 Size: TypeAlias = int | tuple[int, int]
 
 
-def conv2d_forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1) -> Array:
+def conv2d_forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, algorithm: str = "auto") -> Array:
     """Equation (1): y (N, OC, OH, OW) from x (N, C, H, W), w (OC, C/G, KH, KW) and b (OC,) or None."""
-    N, _, H, W = x.shape
-    OC, OH, OW = len(w), *window.out_size(H, W)
-    x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-    # (OC, C/G, KH, KW) -> (OC, KH, KW, C/G) -> (G, OC/G, K) -> (G, K, OC/G)
-    wt = w.transpose(0, 2, 3, 1).reshape(G, OC // G, -1).transpose(0, 2, 1)
-    xp = array_module(x)
-    y = xp.empty((N, OH, OW, OC), x.dtype)
-
-    def one_slice(s: slice) -> None:
-        # (n, OH, OW, OC) -> (n·OH·OW, G, OC/G) -> (G, n·OH·OW, OC/G)
-        y_groups = y[s].reshape(-1, G, OC // G).transpose(1, 0, 2)
-        # (G, M, K) @ (G, K, OC/G) -> (G, M, OC/G)
-        xp.matmul(gather(x[s], window, G), wt, out=y_groups)
-        if b is not None:
-            y[s] += b
-
-    each_slice(one_slice, x, _item_bytes(x, w, OH, OW, G))
+    y = plan.forward(nhwc(x), nhwc(w), b, window, G, algorithm)
     return y.transpose(0, 3, 1, 2)  # (N, OH, OW, OC) -> (N, OC, OH, OW)
 
 
-def conv2d_backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int = 1) -> tuple[Array, Array]:
-    """Equations (3) and (2): dw (OC, C/G, KH, KW) and db (OC,)."""
-    OC, CG, KH, KW = w.shape
-    xp = array_module(x)
-    x, dy = x.transpose(0, 2, 3, 1), dy.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-
-    def one_slice(s: slice) -> tuple[Array, Array]:
-        dy_rows = dy[s].reshape(-1, OC)
-        dw = scratch("dw", (G, OC // G, KH * KW * CG), w.dtype, like=w)
-        # (M, OC) -> (M, G, OC/G) -> (G, OC/G, M);  (G, OC/G, M) @ (G, M, K) -> (G, OC/G, K)
-        xp.matmul(dy_rows.reshape(-1, G, OC // G).transpose(1, 2, 0), gather(x[s], window, G), out=dw)
-        return dw, xp.ones(len(dy_rows), dy.dtype) @ dy_rows
-
-    dw, db = sum_slices(one_slice, x, _item_bytes(x, w, dy.shape[1], dy.shape[2], G))
-    # (G, OC/G, K) -> (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
-    return dw.reshape(OC, KH, KW, CG).transpose(0, 3, 1, 2), db
+def conv2d_backward_bias(dy: Array) -> Array:
+    """Equation (2): db (OC,) from dy (N, OC, OH, OW)."""
+    dy = nhwc(dy)
+    if not dy.size:
+        return array_module(dy).zeros(dy.shape[3], dy.dtype)
+    (db,) = sum_slices(lambda s: (channel_sums(dy[s].reshape(1, -1, dy.shape[3]))[0],), dy, dy[:1].nbytes)
+    return db.astype(dy.dtype)
 
 
-def conv2d_backward_input(dy: Array, x_shape: tuple[int, ...], w: Array, window: Window, G: int = 1) -> Array:
-    """Equation (4): dx (N, C, H, W)."""
-    N, C, H, W = x_shape
-    OC, OH, OW = dy.shape[1:]
-    xp = array_module(dy)
-    dy = dy.transpose(0, 2, 3, 1)  # (N, OC, OH, OW) -> (N, OH, OW, OC)
-    # (OC, C/G, KH, KW) -> (KH, KW, OC, C/G) -> (KH, KW, G, OC/G, C/G)
-    taps = w.transpose(2, 3, 0, 1).reshape(*window.kernel, G, OC // G, C // G)
-    dx = xp.empty((N, H, W, C), dy.dtype)
-
-    def one_slice(s: slice) -> None:
-        n = len(dx[s])
-        # (n, OH, OW, OC) -> (M, G, OC/G) -> (G, M, OC/G)
-        dy_rows = dy[s].reshape(-1, G, OC // G).transpose(1, 0, 2)
-        padded = scratch("dx", (n, *window.padded_size(H, W), C), dy.dtype, like=dy)
-        dtap = scratch("dtap", (n * OH * OW, G, C // G), dy.dtype, like=dy)
-        padded.fill(0)
-        for kh, kw, rows, columns in window.taps(OH, OW):
-            # (G, M, OC/G) @ (G, OC/G, C/G) -> (G, M, C/G)
-            xp.matmul(dy_rows, taps[kh, kw], out=dtap.transpose(1, 0, 2))
-            padded[:, rows, columns] += dtap.reshape(n, OH, OW, C)
-        dx[s] = padded[window.interior(H, W)]
-
-    def one_slice_pointwise(s: slice) -> None:
-        xp.matmul(dy[s].reshape(-1, OC), taps[0, 0, 0], out=dx[s].reshape(-1, C))
-
-    pointwise = window.is_pointwise and G == 1
-    each_slice(one_slice_pointwise if pointwise else one_slice, dy, _item_bytes(dx, w, OH, OW, G))
-    return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    window: Window,
+    G: int = 1,
+    algorithm: str = "auto",
+    need_dx: bool = True,
+    need_dw: bool = True,
+) -> tuple[Array | None, Array | None]:
+    """Equations (4) and (3): dx (N, C, H, W) and dw (OC, C/G, KH, KW); None in place of one that is not needed."""
+    dx, dw = plan.backward(nhwc(dy), nhwc(x), nhwc(w), window, G, algorithm, need_dx, need_dw)
+    # (N, H, W, C) -> (N, C, H, W);  (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
+    return dx if dx is None else dx.transpose(0, 3, 1, 2), dw if dw is None else dw.transpose(0, 3, 1, 2)
 
 
-def _item_bytes(x: Array, w: Array, OH: int, OW: int, G: int) -> int:
-    """Memory that one image needs: its patches and its outputs."""
-    return int(OH * OW * (w[0].size * G + len(w)) * x.dtype.itemsize)
+def nhwc(x: Array) -> Array:
+    """Return the view (N, H, W, C) of x (N, C, H, W), contiguous."""
+    return x.transpose(0, 2, 3, 1)
 
 
 class Conv2d(Layer):
@@ -158,6 +120,9 @@ class Conv2d(Layer):
         bias: whether b is there.
         init: fill of the weight; by default U(±1/√fan_in).  The bias always starts as U(±1/√fan_in) when
             ``init`` is not given, and at zero when it is.
+        algorithm: how to compute it: ``'auto'`` (the fastest by prediction; in float64 always im2col), ``'im2col'``,
+            ``'strips'``, ``'winograd2'`` or ``'winograd4'`` (`tinycnn.kernels.conv.plan`); im2col takes the place of
+            one that cannot do this convolution.
         rng: generator that the initial values are drawn from; a fresh one by default.
         dtype: of the parameters.
 
@@ -185,6 +150,7 @@ class Conv2d(Layer):
         bias: bool = True,
         *,
         init: Initializer | None = None,
+        algorithm: str = "auto",
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
@@ -196,6 +162,9 @@ class Conv2d(Layer):
         self.window = make_window(kernel_size, stride, padding, dilation, owner)
         if in_channels % groups or out_channels % groups:
             raise LayerError(f"{owner}: in_channels and out_channels must be multiples of groups={groups}")
+        if algorithm not in ("auto", *plan.ALGORITHMS):
+            raise LayerError(f"{owner}: algorithm must be 'auto' or one of {plan.ALGORITHMS}, got {algorithm!r}")
+        self.algorithm = algorithm
         rng = np.random.default_rng(rng)
         shape = (out_channels, in_channels // groups, *self.window.kernel)
         self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
@@ -207,19 +176,29 @@ class Conv2d(Layer):
         x = self.check_input(x, rank=4, channels=self.in_channels)
         check_fits(self, self.window, x)
         self.save(x)
-        return conv2d_forward(x, self.weight.data, self.bias and self.bias.data, self.window, self.groups)
+        return conv2d_forward(
+            x, self.weight.data, self.bias and self.bias.data, self.window, self.groups, self.algorithm
+        )
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4); add (3) and (2) to the gradients."""
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, (len(x), self.out_channels, *self.window.out_size(*x.shape[2:])))
         w, b = self.weight, self.bias
-        if w.requires_grad or (b and b.requires_grad):
-            dw, db = conv2d_backward_weight(dy, x, w.data, self.window, self.groups)
+        if b and b.requires_grad:
+            b.accumulate(conv2d_backward_bias(dy))
+        dx, dw = conv2d_backward(
+            dy, x, w.data, self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad
+        )
+        if dw is not None:
             w.accumulate(dw)
-            if b:
-                b.accumulate(db)
-        return conv2d_backward_input(dy, x.shape, w.data, self.window, self.groups) if self.needs_dx else None
+        return dx
+
+    def chosen_algorithm(self, shape: tuple[int, ...]) -> str:
+        """Return the algorithm taken for an x of ``shape`` (N, C, H, W)."""
+        N, C, H, W = shape
+        problem = plan.Problem((N, H, W, C), self.out_channels, self.window, self.groups)
+        return plan.choose(problem, self.weight.dtype, self.algorithm)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of y for an x of ``shape``."""
@@ -234,7 +213,8 @@ class Conv2d(Layer):
         """Return the arguments that differ from the defaults."""
         text = f"{self.in_channels}, {self.out_channels}, {window_options(self.window, self.padding)}"
         text += f", groups={self.groups}" if self.groups != 1 else ""
-        return text + (", bias=False" if self.__dict__.get("bias", True) is None else "")
+        text += ", bias=False" if self.__dict__.get("bias", True) is None else ""
+        return text + (f", algorithm={self.algorithm!r}" if self.algorithm != "auto" else "")
 
 
 def make_window(kernel_size: Size, stride: Size, padding: Size | str, dilation: Size, owner: str) -> Window:

@@ -13,7 +13,7 @@ from ..initializers import Shape, fans
 from ..kernels.window import Window
 from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from ..layers.base import Layer, LayerError
-from ..layers.conv import check_fits, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from ..layers.conv import check_fits, conv2d_backward, conv2d_backward_bias, conv2d_forward
 from ..parameter import Parameter, channels_last
 
 
@@ -202,11 +202,12 @@ class SparseConv2d(Layer):
         """Return dx; add dw, read at the connections, and db to the gradients."""
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, self.output_shape(x.shape))
-        w = self._dense()
-        dw, db = conv2d_backward_weight(dy, x, w, self.window)
-        self.weight.accumulate(dw[self.rows, self.columns])
-        self.bias.accumulate(db)
-        return conv2d_backward_input(dy, x.shape, w, self.window)
+        self.bias.accumulate(conv2d_backward_bias(dy))
+        frozen = not self.weight.requires_grad
+        dx, dw = conv2d_backward(dy, x, self._dense(), self.window, need_dx=self.needs_dx, need_dw=not frozen)
+        if dw is not None:
+            self.weight.accumulate(dw[self.rows, self.columns])
+        return dx
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of y for an x of ``shape``."""

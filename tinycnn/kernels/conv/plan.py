@@ -1,0 +1,173 @@
+"""Which algorithm computes a convolution: the choice, and the way to it.
+
+==============  =========================================  ==========================================================
+``im2col``      `patches`: one product with all patches    any convolution; the reference; always taken for float64
+``strips``      `patches`: several outputs from one strip  few channels
+``winograd2``   `winograd`, F(2×2, 3×3)                    3×3, stride 1; 2.25 times fewer multiplications
+``winograd4``   `winograd`, F(4×4, 3×3)                    3×3, stride 1; 4 times fewer; about a digit less in float32
+==============  =========================================  ==========================================================
+
+A 1×1 convolution is the plain product that im2col makes of it: its patches *are* the image.  The backward of the first
+two goes by `phases` (gathering) or by `scatter` (col2im), and by patches of x alone where dx is not wanted.
+
+``auto`` takes the algorithm with the least predicted time for forward and backward together (`cost`).  The prediction
+is a function of shapes alone, so two runs take the same route and give the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ...backend import Array, is_device_array
+from ..window import Window
+from . import patches, phases, scatter, winograd
+from .cost import product_time
+from .patches import Strips, cut, forward_strips, reaches
+
+ALGORITHMS = ("im2col", "strips", "winograd2", "winograd4")
+
+TRANSFORM = {2: 1.3, 4: 1.9}
+"""Winograd: nanoseconds for each number taken to the points of a tile, or back."""
+FILTER = 1.6
+"""The same for the filters."""
+
+_preferred: str | None = os.environ.get("TINYCNN_CONV_ALGORITHM")
+
+
+@contextlib.contextmanager
+def prefer(name: str) -> Iterator[None]:
+    """Let ``auto`` mean the algorithm ``name`` within the block, in float64 too, wherever it can do the convolution.
+
+    The environment variable ``TINYCNN_CONV_ALGORITHM`` does the same for a whole program.
+    """
+    global _preferred
+    before, _preferred = _preferred, name
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The sizes of a convolution: of x (N, H, W, C), and of filters (OC, KH, KW, C/G) that slide by ``window``."""
+
+    x_shape: tuple[int, ...]
+    OC: int
+    window: Window
+    G: int = 1
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(N, OH, OW, OC)."""
+        return self.x_shape[0], *self.window.out_size(*self.x_shape[1:3]), self.OC
+
+
+def supports(name: str, problem: Problem) -> bool:
+    """Return whether the algorithm can do the convolution."""
+    if name.startswith("winograd"):
+        window = problem.window
+        return (window.kernel, window.stride, window.dilation, problem.G) == ((3, 3), (1, 1), (1, 1), 1)
+    return name == "im2col" or problem.G == 1
+
+
+def choose(problem: Problem, dtype: np.typing.DTypeLike = np.float32, algorithm: str = "auto") -> str:
+    """Return the name of the algorithm to take where ``algorithm`` is asked for.
+
+    One that cannot do the convolution gives way to im2col.
+    """
+    if algorithm == "auto":
+        algorithm = _preferred or ("im2col" if np.dtype(dtype) == np.float64 else _fastest(problem))
+    return algorithm if supports(algorithm, problem) else "im2col"
+
+
+@lru_cache(maxsize=4096)
+def _fastest(problem: Problem) -> str:
+    return min((name for name in ALGORITHMS if supports(name, problem)), key=lambda name: predicted_time(name, problem))
+
+
+def predicted_time(name: str, problem: Problem) -> float:
+    """Return the time of a forward and a backward, in nanoseconds of one core, by the model of `cost`."""
+    if name.startswith("winograd"):
+        return _winograd_time(problem, int(name[-1]))
+    (N, _, _, C), OC, strips = problem.x_shape, problem.OC, name == "strips"
+    how = forward_strips(problem.x_shape, OC, problem.window, problem.G, strips)
+    forward = how.gather_time(C) + how.product_time(C, OC)
+    backward = min(_phases_time(problem, strips), _scatter_time(_scatter_strips(problem, strips), C, OC))
+    return N * (forward + backward)
+
+
+def _winograd_time(problem: Problem, m: int) -> float:
+    (N, _, _, C), (_, OH, OW, OC) = problem.x_shape, problem.y_shape
+    points = (m + 2) ** 2
+    T = N * -(-OH // m) * -(-OW // m)
+    products = 3 * points * product_time(T, C, OC)
+    # to the points and back: x, y, dy, x again and dx; of the filters, forward, backward and their gradient
+    transforms = TRANSFORM[m] * T * points * (3 * C + 2 * OC) + 3 * FILTER * points * C * OC
+    return products + transforms
+
+
+def _phases_time(problem: Problem, strips: bool) -> float:
+    C = problem.x_shape[3]
+    parts = phases.plan(problem.x_shape, problem.OC, problem.window, problem.G, strips)[0]
+    return sum(p.gather_time(problem.OC) + 2 * p.product_time(problem.OC, C) for _, _, p in parts)
+
+
+def _scatter_time(how: Strips, C: int, OC: int) -> float:
+    return how.gather_time(C) + how.add_time(C) + 2 * how.product_time(C, OC)
+
+
+def _scatter_strips(problem: Problem, strips: bool) -> Strips:
+    C = problem.x_shape[3]
+    rows, columns = reaches(problem.window, *problem.y_shape[1:3])
+    return cut(rows, columns, problem.G, strips, lambda how: _scatter_time(how, C, problem.OC))
+
+
+@lru_cache(maxsize=4096)
+def _backward_strips(problem: Problem, strips: bool) -> Strips | None:
+    """Return the strips to scatter by, or None where gathering by phases is quicker."""
+    how = _scatter_strips(problem, strips)
+    return how if _scatter_time(how, problem.x_shape[3], problem.OC) < _phases_time(problem, strips) else None
+
+
+def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, algorithm: str = "auto") -> Array:
+    """Return y (N, OH, OW, OC) of x (N, H, W, C), filters w (OC, KH, KW, C/G) and bias b (OC,) or None."""
+    name = _choice(x, w, window, G, algorithm)
+    if name.startswith("winograd"):
+        return winograd.forward(x, w, b, window, int(name[-1]))
+    return patches.forward(x, w, b, window, G, name == "strips")
+
+
+def backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    window: Window,
+    G: int = 1,
+    algorithm: str = "auto",
+    need_dx: bool = True,
+    need_dw: bool = True,
+) -> tuple[Array | None, Array | None]:
+    """Return dx (N, H, W, C) and dw (OC, KH, KW, C/G); None in place of one that is not needed."""
+    name = _choice(x, w, window, G, algorithm)
+    if name.startswith("winograd"):
+        return winograd.backward(dy, x, w, window, int(name[-1]), need_dx, need_dw)
+    strips = name == "strips"
+    if not need_dx:
+        return None, patches.backward_weight(dy, x, w, window, G, strips) if need_dw else None
+    how = _backward_strips(Problem(x.shape, len(w), window, G), strips)
+    if how is None:
+        return phases.backward(dy, x if need_dw else None, x.shape, w, window, G, strips)
+    return scatter.backward(dy, x if need_dw else None, x.shape, w, window, how)
+
+
+def _choice(x: Array, w: Array, window: Window, G: int, algorithm: str) -> str:
+    if is_device_array(x) and algorithm == "auto":
+        return "im2col"
+    return choose(Problem(x.shape, len(w), window, G), x.dtype, algorithm)
