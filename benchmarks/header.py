@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 import tinycnn
 
-from .timing import PAUSE
+from .timing import SETTLE
 
 
 def describe(threads: int) -> dict[str, str]:
@@ -34,7 +34,7 @@ def describe(threads: int) -> dict[str, str]:
         "BLAS": f"{_blas()}: one BLAS thread in each of tinycnn's {threads}; {_torch_blas()}",
         "precision": "float32 throughout; no TF32, no bfloat16",
         "memory format": "tinycnn: channels-last; PyTorch: the better of contiguous and channels_last, both timed",
-        "timing": f"in turns (A B A B …), {1e3 * PAUSE:.0f} ms of rest before each; warm-up, repeats: below each table",
+        "timing": f"in turns (A B A B …), each after {1e3 * SETTLE:.0f} ms of its own calls; repeats: below each table",
         "numbers": "median ±half the distance between the quartiles; ratio: PyTorch's best median ÷ tinycnn's, "
         "so above 1 tinycnn is the faster",
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from .agree import check_close, check_same
 from .header import gemm_peak
+from .profiling import algorithm_of
 from .progress import Progress
 from .report import Column, Table
 from .shapes import Case, cases
@@ -89,12 +90,6 @@ def judge(samples: dict[str, Samples], macs: int, is_first: bool, peak: float) -
             speed = 2 * macs * products / cells[phase].median
             cells |= {f"{phase}_gflops": speed / 1e9, f"{phase}_peak": speed / peak}
     return cells
-
-
-def algorithm_of(layer: Any, shape: tuple[int, ...]) -> str:
-    """Return how the layer computes on this shape, if it can say so."""
-    choice = getattr(layer, "algorithm_for", None) or getattr(layer, "algorithm", "")
-    return str(choice(shape) if callable(choice) else choice)
 
 
 class Ours:

@@ -19,7 +19,18 @@ from functools import partial
 import numpy as np
 
 import tinycnn
-from tinycnn import BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Residual, Sequential
+from tinycnn import (
+    BatchNorm2d,
+    BatchNormReLU2d,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ResidualNormReLU,
+    Sequential,
+)
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 """Channels of VGG-16's convolutions (configuration D), and where it pools."""
@@ -42,12 +53,6 @@ class Net:
     build: Callable[[int], Layer]
 
 
-def bn_relu(C: int, bn: str, relu: str) -> dict[str, Layer]:
-    """Return batch normalisation and ReLU under these names: one fused layer where tinycnn has it."""
-    fused = getattr(tinycnn.layers, "BatchNormReLU2d", None)
-    return {bn: fused(C)} if fused else {bn: BatchNorm2d(C), relu: ReLU()}
-
-
 def vgg16_bn_cifar(seed: int = 0) -> Sequential:
     """Build VGG-16 with batch normalisation for 32×32 images."""
     rng = np.random.default_rng(seed)
@@ -59,7 +64,7 @@ def vgg16_bn_cifar(seed: int = 0) -> Sequential:
             i += 1
         else:
             features[str(i)] = Conv2d(C, OC, 3, padding=1, rng=rng)
-            features |= bn_relu(OC, str(i + 1), str(i + 2))
+            features[str(i + 1)] = BatchNormReLU2d(OC)
             i, C = i + 3, OC
     return Sequential({"features": Sequential(features), "flatten": Flatten(), "classifier": Linear(512, 10, rng=rng)})
 
@@ -76,7 +81,7 @@ def resnet18(seed: int = 0) -> Sequential:
     return Sequential(
         {
             "conv1": Conv2d(3, 64, 7, stride=2, padding=3, bias=False, rng=rng),
-            **bn_relu(64, "bn1", "relu"),
+            "bn1": BatchNormReLU2d(64),
             "maxpool": MaxPool2d(3, stride=2, padding=1),
             **stages,
             "avgpool": GlobalAvgPool2d(),
@@ -86,19 +91,18 @@ def resnet18(seed: int = 0) -> Sequential:
     )
 
 
-def _basic_block(C: int, OC: int, stride: int, rng: np.random.Generator) -> Sequential:
+def _basic_block(C: int, OC: int, stride: int, rng: np.random.Generator) -> Layer:
     main = Sequential(
         {
             "conv1": Conv2d(C, OC, 3, stride=stride, padding=1, bias=False, rng=rng),
-            **bn_relu(OC, "bn1", "relu1"),
+            "bn1": BatchNormReLU2d(OC),
             "conv2": Conv2d(OC, OC, 3, padding=1, bias=False, rng=rng),
-            "bn2": BatchNorm2d(OC),
         }
     )
     shortcut = None
     if stride != 1 or C != OC:
         shortcut = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, rng=rng), BatchNorm2d(OC))
-    return Sequential({"": Residual(main, shortcut), "relu2": ReLU()})
+    return ResidualNormReLU(main, BatchNormReLU2d(OC), shortcut)
 
 
 def _created(name: str, seed: int = 0) -> Layer:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import tinycnn
 from tinycnn import Layer
 
 from .networks import NETS
@@ -52,12 +53,18 @@ class Clock:
         return wrapper
 
 
+def algorithm_of(layer: Layer, shape: tuple[int, ...]) -> str:
+    """Return how the layer computes on an input of this shape, if it has a choice."""
+    return layer.chosen_algorithm(shape) if isinstance(layer, tinycnn.Conv2d) else ""
+
+
 def tables(name: str, N: int) -> list[Table]:
     """Return the profile of a step, by kind of layer and by layer: the mean of some steps after two that warm up."""
     ours = Ours(name, N)
     clock = Clock()
+    inputs: dict[str, tuple[int, ...]] = {}
     for path, layer in ours.model.named_layers():
-        _watch(path, layer, clock)
+        _watch(path, layer, clock, inputs)
     ours.optimizer.step = clock.timed(("optimizer.step", ""), ours.optimizer.step)  # type: ignore[method-assign]
     step = clock.timed(("zero_grad, loss", ""), ours.step)
     for _ in range(2):
@@ -66,13 +73,18 @@ def tables(name: str, N: int) -> list[Table]:
     for _ in range(STEPS):
         step()
     title = f"{NETS[name].title}, batch {N}: where the time goes"
-    return [_by_kind(ours.model, clock, title, name), _by_layer(ours.model, clock, title, name)]
+    return [_by_kind(ours.model, clock, title, name), _by_layer(ours.model, clock, title, name, inputs)]
 
 
-def _watch(path: str, layer: Layer, clock: Clock) -> None:
+def _watch(path: str, layer: Layer, clock: Clock, inputs: dict[str, tuple[int, ...]]) -> None:
     """Let the layer's two passes be timed; an attribute of the object hides the method of its class."""
-    for what in ("forward", "backward"):
-        layer.__dict__[what] = clock.timed((path, what), getattr(layer, what))
+    forward = clock.timed((path, "forward"), layer.forward)
+
+    def noted(x: Any, *others: Any) -> Any:
+        inputs[path] = tuple(x.shape)
+        return forward(x, *others)
+
+    layer.__dict__.update(forward=noted, backward=clock.timed((path, "backward"), layer.backward))
 
 
 def _kinds(model: Layer) -> dict[str, str]:
@@ -93,13 +105,18 @@ def _by_kind(model: Layer, clock: Clock, title: str, name: str) -> Table:
     return result
 
 
-def _by_layer(model: Layer, clock: Clock, title: str, name: str) -> Table:
+def _by_layer(model: Layer, clock: Clock, title: str, name: str, inputs: dict[str, tuple[int, ...]]) -> Table:
     total = sum(clock.seconds.values())
-    result = Table(f"profile_{name}", f"{title}, by layer", [Column("path", "layer"), Column("layer", ""), *TIMES])
+    result = Table(
+        f"profile_{name}",
+        f"{title}, by layer",
+        [Column("path", "layer"), Column("layer", ""), Column("algorithm", "algorithm"), *TIMES],
+    )
     for path, layer in model.named_layers():
         spent = {what: clock.seconds.get((path, what), 0.0) for what in ("forward", "backward")}
         if not any(layer.children()) and sum(spent.values()) >= LEAST * total:
-            result.add(path=path, layer=repr(layer), **_times(spent, total))
+            algorithm = algorithm_of(layer, inputs[path])
+            result.add(path=path, layer=repr(layer), algorithm=algorithm, **_times(spent, total))
     return result
 
 

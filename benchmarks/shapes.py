@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-import tinycnn
-from tinycnn import AvgPool2d, BatchNorm2d, Conv2d, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Sequential
+from tinycnn import AvgPool2d, BatchNorm2d, BatchNormReLU2d, Conv2d, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def norms() -> Iterator[Case]:
     ):
         C = shape[1]
         yield Case(net, f"batch norm, {C}", shape, _make(BatchNorm2d, C), _make(nn.BatchNorm2d, C))
-        yield Case(net, f"batch norm + ReLU, {C}", shape, _make(_bn_relu, C), _make(_torch_bn_relu, C))
+        yield Case(net, f"batch norm + ReLU, {C}", shape, _make(BatchNormReLU2d, C), _make(_torch_bn_relu, C))
     yield Case("ResNet-20", "ReLU", (128, 16, 32, 32), ReLU, nn.ReLU)
 
 
@@ -167,12 +166,6 @@ def linears() -> Iterator[Case]:
 
 def _make(kind: Callable, *arguments: int) -> Callable:
     return lambda: kind(*arguments)
-
-
-def _bn_relu(C: int) -> Layer:
-    """BN and ReLU: one fused layer where tinycnn has it."""
-    fused = getattr(tinycnn.layers, "BatchNormReLU2d", None)
-    return Sequential({"": fused(C)}) if fused else Sequential({"": BatchNorm2d(C), "relu": ReLU()})
 
 
 def _torch_bn_relu(C: int) -> nn.Module:

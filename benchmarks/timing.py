@@ -3,9 +3,10 @@
 A machine's speed drifts by tens of per cent within minutes.  Contenders that run one after another within each round
 (A B A B …) meet the same drift, so their ratio stays true where their times do not.
 
-**The pause.**  Each turn begins with a pause and, if calls are short, one call that is not timed.  PyTorch's OpenMP
-threads go on spinning for some 15 ms after their last region (libgomp waits 300,000 times round a loop); without the
-pause they would be taking a core from whoever comes next.  All contenders get the same pause.
+**The settling.**  Each turn begins with calls that are not timed, for `SETTLE` seconds.  Two things have to settle:
+the other's OpenMP threads go on spinning for some 15 ms after their last region (libgomp waits 300,000 times round a
+loop) and take a core meanwhile; and threads of ours that slept that long wake late at first.  Without it a LeNet-5
+step of 6 ms was measured as 7 to 8; with it, within 5 % of what many steps in a row take.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PAUSE = 0.02
-"""Seconds of rest before every turn."""
-TURN = 0.01
-"""Seconds that a turn lasts at least: short calls are repeated within it, and their mean is one sample."""
+SETTLE = 0.02
+"""Seconds of calls at the beginning of a turn that are not timed."""
+LONG = 0.2
+"""Calls that take this many seconds need no others before them."""
+TURN = 0.02
+"""Seconds of a turn that are timed, at least: short calls are repeated, and their mean is one sample."""
 
 Samples = dict[str, list[float]]
 """Seconds per call of every phase, one number per round."""
@@ -110,13 +113,16 @@ class Contender:
                 totals[name] += time.perf_counter() - begin
         return {name: total / calls for name, total in totals.items()}
 
-    def turn(self, calls: int) -> dict[str, float]:
-        """Return one sample, taken after the pause of the module docstring."""
-        time.sleep(PAUSE)
+    def turn(self, seconds: float) -> dict[str, float]:
+        """Return one sample, after the settling of the module docstring.
+
+        Args:
+            seconds: that a call takes, roughly.
+        """
         self.enter()
-        if calls > 1:
-            self.sample(1)
-        return self.sample(calls)
+        if seconds < LONG:
+            self.sample(math.ceil(SETTLE / seconds))
+        return self.sample(math.ceil(TURN / seconds))
 
 
 def race(contenders: Mapping[str, Contender], effort: Effort) -> dict[str, Samples]:
@@ -125,18 +131,15 @@ def race(contenders: Mapping[str, Contender], effort: Effort) -> dict[str, Sampl
     Returns:
         For each contender and phase, one sample per round; all lists are equally long.
     """
-    calls: dict[str, int] = {}
-    round_seconds = 0.0
+    once: dict[str, float] = {}
     for name, contender in contenders.items():
         contender.enter()
-        for _ in range(effort.warmup):
-            once = sum(contender.sample(1).values())
-        calls[name] = max(1, math.ceil(TURN / once))
-        round_seconds += PAUSE + once * (calls[name] + (calls[name] > 1))
+        once[name] = [sum(contender.sample(1).values()) for _ in range(effort.warmup)][-1]
     samples: dict[str, Samples] = {name: {phase: [] for phase in c.phases} for name, c in contenders.items()}
+    round_seconds = sum(max(seconds, SETTLE + TURN) for seconds in once.values())
     for _ in range(effort.rounds(round_seconds)):
         for name, contender in contenders.items():
-            for phase, seconds in contender.turn(calls[name]).items():
+            for phase, seconds in contender.turn(once[name]).items():
                 samples[name][phase].append(seconds)
     return samples
 
