@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def _milliseconds(t: Mapping[str, Any]) -> str:
     middle, half = 1e3 * t["median"], 1e3 * (t["q3"] - t["q1"]) / 2
     digits = 0 if middle >= 1000 else 1 if middle >= 100 else 2 if middle >= 10 else 3
-    return f"{middle:,.{digits}f} ±{half:.{digits}f}"
+    return f"{middle:,.{digits}f} ±{half:,.{digits}f}"
 
 
 FORMS: dict[str, Callable[[Any], str]] = {
