@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,7 +120,7 @@ def test_scratch_is_reused_by_name_and_private_to_a_thread():
 
 
 def blas_threads():
-    return [library.get_num_threads() for library in parallel._blas_libraries()]
+    return [library.get() for library in parallel._blas_libraries()]
 
 
 def blas_threads_inside():
@@ -149,7 +150,7 @@ def test_blas_is_held_though_another_thread_set_limits_of_its_own():
     taken, leave = threading.Event(), threading.Event()
 
     def take():
-        for library in parallel._blas_libraries():
+        for library in threadpoolctl.ThreadpoolController().lib_controllers:
             library.set_num_threads(library.num_threads)
         taken.set()
         leave.wait(20)

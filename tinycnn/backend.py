@@ -76,6 +76,8 @@ def resolve_device(device: str) -> str:
 
 def is_device_array(x: object) -> bool:
     """Whether ``x`` is a CuPy array (without importing CuPy: no CuPy module, no CuPy array)."""
+    if type(x) is np.ndarray:
+        return False
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(x, cupy.ndarray)
 

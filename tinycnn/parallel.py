@@ -25,7 +25,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -119,7 +119,7 @@ def _after_fork() -> None:
     _local.busy = False
     if _blas_users:
         _blas_users = 0
-        _restore_blas()
+        _set_blas(_blas_before)
 
 
 if hasattr(os, "register_at_fork"):
@@ -135,9 +135,33 @@ def _get_helpers(size: int) -> _Helpers:
         return _helpers
 
 
+class _Blas(NamedTuple):
+    """How to ask a BLAS library for its number of threads, and how to set it."""
+
+    get: Callable[[], int]
+    set: Callable[[int], Any]
+    each_thread_its_own: bool
+
+
 @functools.lru_cache(maxsize=1)
-def _blas_libraries() -> list[Any]:
-    return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+def _blas_libraries() -> list[_Blas]:
+    return [_controls(lib) for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+
+
+def _controls(library: Any) -> _Blas:
+    """Return the controls that threadpoolctl found; of OpenBLAS with threads of its own, the functions themselves.
+
+    Through threadpoolctl a call takes ten times as long, and newer versions heed only the first thread that sets one.
+    """
+    if getattr(library, "threading_layer", None) == "pthreads":
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            get, set = (
+                getattr(library.dynlib, f"{prefix}openblas_{verb}_num_threads{suffix}", None) for verb in ("get", "set")
+            )
+            if get and set:
+                return _Blas(get, set, False)
+    openmp = getattr(library, "threading_layer", None) == "openmp"
+    return _Blas(library.get_num_threads, library.set_num_threads, openmp)
 
 
 _blas_lock = threading.Lock()
@@ -149,15 +173,14 @@ class single_threaded_blas:
     """Hold the BLAS library to one thread for the duration of a ``with`` block.
 
     The setting belongs to the whole process, so blocks are counted: the first to enter sets it and the last
-    to leave restores it, whichever threads they run on.  Every region enters one; a program that wraps its whole
-    training loop in one saves each region a few microseconds.
+    to leave restores it, whichever threads they run on.
     """
 
     def __enter__(self) -> None:
         global _blas_users
         with _blas_lock:
             if _blas_users == 0:
-                _blas_before[:] = [library.get_num_threads() for library in _blas_libraries()]
+                _blas_before[:] = [library.get() for library in _blas_libraries()]
                 _set_blas([1] * len(_blas_before))
             _blas_users += 1
 
@@ -166,33 +189,19 @@ class single_threaded_blas:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                _restore_blas()
-
-
-def _restore_blas() -> None:
-    _set_blas(_blas_before)
+                _set_blas(_blas_before)
 
 
 def _set_blas(threads: Sequence[int]) -> None:
-    """Set the number of threads of every BLAS library.
-
-    Newer versions of threadpoolctl heed only the first thread that ever set one, unless its control is cleared.
-    """
     for library, n in zip(_blas_libraries(), threads, strict=True):
-        if library.get_num_threads() != n:
-            clear = getattr(library, "clear_controlling_thread", None)
-            if clear:
-                clear(force=True)
-            library.set_num_threads(n)
-            if clear:
-                clear(force=True)
+        library.set(n)
 
 
 def _limit_own_blas() -> None:
     """Hold a new helper to one BLAS thread where that is a setting of each thread (OpenMP)."""
     for library in _blas_libraries():
-        if getattr(library, "threading_layer", None) == "openmp":
-            library.set_num_threads(1)
+        if library.each_thread_its_own:
+            library.set(1)
 
 
 @contextlib.contextmanager
@@ -231,7 +240,10 @@ def slice_batch(N: int, item_bytes: int, shared_bytes: int = 0) -> list[slice]:
 
 def _run(tasks: Sequence[Callable[[], None]]) -> None:
     """Run the tasks, each once, on this thread and the helpers; the first error is raised here."""
-    threads = min(get_num_threads(), len(tasks))
+    if len(tasks) == 1:
+        with single_threaded_blas(), _small_buffers():
+            return tasks[0]()
+    threads = 1 if _local.busy else min(get_num_threads(), len(tasks))
     waiting = deque(tasks)  # threads take tasks from it as they come free
 
     def work() -> None:
@@ -248,7 +260,7 @@ def _run(tasks: Sequence[Callable[[], None]]) -> None:
             _local.busy = was_busy
 
     with single_threaded_blas():
-        if threads == 1 or _local.busy:
+        if threads == 1:
             return work()
         helpers, ends = _get_helpers(threads - 1), queue.SimpleQueue[BaseException | None]()
         for _ in range(threads - 1):

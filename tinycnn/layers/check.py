@@ -9,6 +9,7 @@ import numpy as np
 from ..backend import Array, array_module
 
 FLOATS = ("float32", "float64")
+FLOAT_DTYPES = tuple(map(np.dtype, FLOATS))
 
 
 class LayerError(ValueError):
@@ -21,7 +22,7 @@ def check_array(owner: object, x: Array, ranks: tuple[int, ...] | None, channels
     Raises:
         LayerError: it is not; ``owner`` names the layer.
     """
-    if not hasattr(x, "dtype") or x.dtype.name not in FLOATS:
+    if not hasattr(x, "dtype") or x.dtype not in FLOAT_DTYPES:
         got = getattr(x, "dtype", type(x).__name__)
         raise LayerError(f"{owner}: expected a float32 or float64 array, got {got}: convert it with astype")
     if ranks is not None and x.ndim not in ranks:

@@ -209,6 +209,7 @@ def reaches(window: Window, OH: int, OW: int) -> tuple[Reach, Reach]:
     return rows, columns
 
 
+@functools.lru_cache(maxsize=4096)
 def forward_strips(x_shape: tuple[int, ...], OC: int, window: Window, G: int, strips: bool) -> Strips:
     """Return the strips by which to convolve x of ``x_shape`` (N, H, W, C) with OC filters."""
     C = x_shape[3]
