@@ -120,7 +120,7 @@ def test_sums_of_rows_are_exact_on_integers(shape):
     x, y = rng.integers(-9, 9, (2, *shape)).astype(np.float32)
     R = Rows(shape)
     rows, others = R.of(x), R.of(y)
-    sums = R.sums(lambda s: (column_sums(rows[s]), column_dots(rows[s], others[s])), rows, 2)
+    sums = R.sums(lambda s: (column_sums(rows[s]), column_dots(rows[s], others[s])), rows)
     assert sums.dtype == np.float64
     np.testing.assert_array_equal(sums, [x.sum(axis=(0, 2, 3)), (x * y).sum(axis=(0, 2, 3))])
 

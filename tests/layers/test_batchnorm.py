@@ -167,8 +167,8 @@ def test_the_order_in_which_slices_finish_changes_no_bit(monkeypatch):
     x = images(0, (64, 4, 24, 20)).astype(np.float32)
     wanted = measure_channels(x)
 
-    def last_to_first(task, x, item_bytes):
-        for s in reversed(parallel.slice_batch(len(x), item_bytes)):
+    def last_to_first(task, x):
+        for s in reversed(parallel.slice_batch(len(x), 2 * x[0].nbytes)):
             task(s)
 
     monkeypatch.setattr(norm, "each_slice", last_to_first)

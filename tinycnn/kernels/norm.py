@@ -165,13 +165,12 @@ class Rows:
         # (k·C,) -> (k, C) -> (C,)
         return column_sums(rows).reshape(self.k, self.C).sum(axis=0, dtype=np.float64) / (len(rows) * self.k)
 
-    def sums(self, task: Callable[[slice], tuple[Array, ...]], rows: Array, arrays: int) -> Array:
+    def sums(self, task: Callable[[slice], tuple[Array, ...]], rows: Array) -> Array:
         """Return the sums over all pixels of the sums over rows, (k·C,), that ``task`` returns of each slice.
 
         Args:
             task: gets a slice of the rows.
             rows: any array of the rows' shape.
-            arrays: how many such arrays the task works with.
 
         Returns:
             One row of C sums in float64 for each array that ``task`` returns.
@@ -182,7 +181,7 @@ class Rows:
         def one_slice(s: slice) -> None:
             parts[s.start] = xp.stack(task(s))
 
-        each_slice(one_slice, rows, arrays * rows[0].nbytes)
+        each_slice(one_slice, rows)
         # slices × (sums, k·C) -> (sums, k·C) -> (sums, k, C) -> (sums, C)
         total = xp.stack([parts[start] for start in sorted(parts)]).sum(axis=0, dtype=np.float64)
         return total.reshape(-1, self.k, self.C).sum(axis=1)
@@ -199,8 +198,6 @@ def column_dots(x: Array, y: Array) -> Array:
 
 
 def gate(dy: Array, y: Array, g: Array) -> None:
-    """Write dy·[y > 0] into ``g``.  (The factors are made floats first: in a product NumPy converts them slowly.)"""
-    xp = array_module(dy)
-    factors = scratch("gate", y.shape, y.dtype, like=y)
-    xp.greater(y, 0, out=factors)
-    xp.multiply(dy, factors, out=g)
+    """Write dy·[y > 0] into ``g``.  (A product of floats and booleans is slower: NumPy would convert these again.)"""
+    array_module(dy).greater(y, 0, out=g)
+    g *= dy

@@ -219,8 +219,9 @@ class ResidualNormReLU(Layer):
         """Return mainᵀ(dm) + shortcutᵀ(ds), where norm's backward tells dm and ds."""
         main, norm, shortcut = self._parts()
         dm, ds = norm.backward(dy)
-        dxs = [branch.backward(d) for branch, d in ((main, dm), (shortcut, ds)) if branch.reached]
-        return functools.reduce(_sum, dxs) if self.needs_dx else None
+        a, b = (branch.backward(d) if branch.reached else None for branch, d in ((main, dm), (shortcut, ds)))
+        # through an identity ds comes back as it is: nobody else has it, so the sum may take its place
+        return _sum(a, b, out=ds if b is ds else None) if self.needs_dx else None
 
     def require_dx(self, needed: bool = True) -> bool:
         """Both branches need to return dx if anything before this layer needs one, and norm if they are reached."""
@@ -350,10 +351,10 @@ class Checkpointed(Layer):
         return repr(self.layer)
 
 
-def _sum(a: Array, b: Array) -> Array:
-    """a + b, slice by slice."""
+def _sum(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a + b, slice by slice, in ``out`` if it is given."""
     xp = array_module(a)
-    out = xp.empty_like(a)
+    out = xp.empty_like(a) if out is None else out
     each_slice(lambda s: xp.add(a[s], b[s], out=out[s]), a, 3 * a.nbytes // max(len(a), 1))
     return out
 
