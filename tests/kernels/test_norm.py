@@ -9,16 +9,19 @@ from tinycnn.kernels.norm import (
     Rows,
     as_rows,
     backward_vectors,
+    channel_dots,
     channel_sums,
     column_dots,
     column_sums,
+    example_dots,
+    example_sums,
     fold,
     forward_vectors,
     gate,
     gradient_sums,
     moments,
-    normalize,
     normalize_backward,
+    scale_and_shift,
     spread,
 )
 
@@ -51,13 +54,22 @@ def test_channel_sums_are_exact_on_integers(shape, seed):
     sums = channel_sums(x)
     assert sums.dtype == np.float64
     np.testing.assert_array_equal(sums, x.sum(axis=1))
+    y = x[::-1] - 7
+    np.testing.assert_array_equal(channel_dots(x, y), (x * y).sum(axis=1))
+    flat, other = x.reshape(len(x), -1), y.reshape(len(x), -1)
+    np.testing.assert_array_equal(example_sums(flat), flat.sum(axis=1, keepdims=True, dtype=np.float64))
+    np.testing.assert_array_equal(
+        example_dots(flat, other), (flat * other).sum(axis=1, keepdims=True, dtype=np.float64)
+    )
 
 
 @given(SHAPE, st.sampled_from([1, 2]), st.integers(0, 9))
 def test_moments_are_those_of_the_groups(shape, G, seed):
     B, P, C = shape[0], shape[1], 2 * shape[2]
     x = np.random.default_rng(seed).standard_normal((B, P, C)) + 3
-    mean, var = moments(x, G, P)
+    d = np.empty_like(x)
+    m, mean, var = moments(x, G, P, d)
+    np.testing.assert_array_equal(d, x - np.repeat(m, C // G, axis=1)[:, None])
     groups = x.reshape(B, P, G, C // G)
     np.testing.assert_allclose(mean, groups.mean(axis=(1, 3)), rtol=1e-13)
     np.testing.assert_allclose(var, groups.var(axis=(1, 3)), rtol=1e-12, atol=1e-15)
@@ -67,7 +79,7 @@ def test_moments_are_those_of_the_groups(shape, G, seed):
 @pytest.mark.parametrize("shape", [(1, 4096, 16), (4, 1024, 3), (2, 1, 3072)])
 def test_moments_in_float32_survive_a_mean_far_from_zero(mean, shape):
     x = (np.random.default_rng(0).standard_normal(shape) + mean).astype(np.float32)
-    got_mean, got_var = moments(x, 1, 1)
+    _, got_mean, got_var = moments(x, 1, 1, np.empty_like(x))
     exact = x.astype(np.float64)
     np.testing.assert_allclose(got_mean[:, 0], exact.mean(axis=(1, 2)), rtol=0, atol=1e-6)
     np.testing.assert_allclose(got_var[:, 0], exact.var(axis=(1, 2)), rtol=2e-6)
@@ -75,7 +87,8 @@ def test_moments_in_float32_survive_a_mean_far_from_zero(mean, shape):
 
 @pytest.mark.parametrize("value", [0, 0.1, 123.456, 1e6])
 def test_a_constant_has_no_variance(value):
-    mean, var = moments(np.full((2, 77, 3), np.float32(value)), 3, 77)
+    x = np.full((2, 77, 3), np.float32(value))
+    _, mean, var = moments(x, 3, 77, np.empty_like(x))
     np.testing.assert_allclose(mean, np.float32(value), rtol=1e-7)
     np.testing.assert_allclose(var, 0, rtol=0, atol=1e-14 * value**2)
 
@@ -90,7 +103,8 @@ def test_forward_and_backward_are_their_formulas():
     q, r = backward_vectors(m, mean, inv_std, g, gx)
     m, a, c, q, r = (spread(v, 4, np.float64) for v in (m, a, c, q, r))
     y, dx = np.empty(x.shape), np.empty(x.shape)
-    normalize(x, m, a, c, y)
+    as_rows(y, m)[...] = as_rows(x, m) - m
+    scale_and_shift(y, a, c)
     np.testing.assert_allclose(y, w[:, None] * x_hat + b[:, None], rtol=0, atol=1e-13)
     normalize_backward(dy, x, m, q, r, a, dx)
     wanted = (inv_std * w)[:, None] * (dy - g[:, None] - x_hat * gx[:, None])

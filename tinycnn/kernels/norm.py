@@ -48,8 +48,18 @@ def channel_sums(x: Array) -> Array:
     return sums.reshape(B, k, C).sum(axis=1, dtype=np.float64)
 
 
-def moments(x: Array, G: int, k: int) -> tuple[Array, Array]:
-    """Return mean and variance (biased) of each of G groups of channels in each block: two (B, G) in float64.
+def channel_dots(x: Array, y: Array) -> Array:
+    """Return the sum over the pixels of x·y, both (B, P, C), as (B, C) in float64."""
+    B, P, C = x.shape
+    k = fold(P, C, SUM_WIDTH)
+    rows, others = x.reshape(B, P // k, k * C), y.reshape(B, P // k, k * C)
+    # (B, P/k, k·C) -> (B, k·C) -> (B, k, C) -> (B, C)
+    dots = array_module(x).einsum("brc,brc->bc", rows, others)
+    return dots.reshape(B, k, C).sum(axis=1, dtype=np.float64)
+
+
+def moments(x: Array, G: int, k: int, d: Array) -> tuple[Array, Array, Array]:
+    """Return m, mean and variance (biased) of each of G groups of channels in each block, three (B, G); write x − m.
 
     The mean is taken twice.  The first, rounded to the precision of x, is near enough to take deviations from; their
     own mean is what it was off by, and corrects both results (the "corrected two-pass algorithm" of Chan, Golub &
@@ -61,21 +71,23 @@ def moments(x: Array, G: int, k: int) -> tuple[Array, Array]:
         x: (B, P, C).
         G: groups of C/G neighbouring channels.
         k: pixels in a row, a divisor of P.
+        d: (B, P, C), where x − m goes.
+
+    Returns:
+        m in the precision of x, the others in float64.
     """
     xp = array_module(x)
     B, P, C = x.shape
 
-    def mean(v: Array) -> Array:
-        # (B, P, C) -> (B, C) -> (B, G, C/G) -> (B, G)
-        return channel_sums(v).reshape(B, G, C // G).sum(axis=2) / (P * C // G)
+    def mean(sums: Array) -> Array:
+        # (B, C) -> (B, G, C/G) -> (B, G)
+        return sums.reshape(B, G, C // G).sum(axis=2) / (P * C // G)
 
-    m = mean(x).astype(x.dtype)
-    d = scratch("deviation", x.shape, x.dtype, like=x)
+    m = mean(channel_sums(x)).astype(x.dtype)
     m_rows = spread(xp.repeat(m, C // G, axis=1), k, x.dtype)
     xp.subtract(as_rows(x, m_rows), m_rows, out=as_rows(d, m_rows))
-    off = mean(d)
-    xp.multiply(d, d, out=d)
-    return m + off, mean(d) - off**2
+    off = mean(channel_sums(d))
+    return m, m + off, mean(channel_dots(d, d)) - off**2
 
 
 def as_rows(x: Array, like: Array) -> Array:
@@ -83,12 +95,11 @@ def as_rows(x: Array, like: Array) -> Array:
     return x.reshape(len(like), -1, like.shape[2])
 
 
-def normalize(x: Array, m: Array, a: Array, b: Array, y: Array) -> None:
-    """Write (x − m)·a + b into ``y``; the vectors are spread."""
-    rows = as_rows(y, m)
-    array_module(x).subtract(as_rows(x, m), m, out=rows)
+def scale_and_shift(d: Array, a: Array, c: Array) -> None:
+    """Turn ``d`` into d·a + c; the vectors are spread."""
+    rows = as_rows(d, a)
     rows *= a
-    rows += b
+    rows += c
 
 
 def scaled(x: Array, a: Array) -> Array:
@@ -102,8 +113,7 @@ def gradient_sums(dy: Array, x: Array, m: Array) -> tuple[Array, Array]:
     """Return Σ dy and Σ dy·(x − m) over the pixels: two (B, C) in float64; ``m`` is spread."""
     d = scratch("deviation", x.shape, x.dtype, like=x)
     array_module(x).subtract(as_rows(x, m), m, out=as_rows(d, m))
-    d *= dy
-    return channel_sums(dy), channel_sums(d)
+    return channel_sums(dy), channel_dots(dy, d)
 
 
 def normalize_backward(dy: Array, x: Array, m: Array, q: Array, r: Array, a: Array, dx: Array) -> None:
@@ -185,6 +195,24 @@ class Rows:
         # slices × (sums, k·C) -> (sums, k·C) -> (sums, k, C) -> (sums, C)
         total = xp.stack([parts[start] for start in sorted(parts)]).sum(axis=0, dtype=np.float64)
         return total.reshape(-1, self.k, self.C).sum(axis=1)
+
+
+def example_sums(x: Array) -> Array:
+    """Return the sum of each row of ``x`` (N, M) as (N, 1) in float64."""
+    N, M = x.shape
+    k = fold(M, 1, SUM_WIDTH)
+    # (N, M) -> (N·M/k, k) @ (k,) -> (N, M/k) -> (N, 1)
+    sums = x.reshape(-1, k) @ array_module(x).ones(k, x.dtype)
+    return sums.reshape(N, M // k).sum(axis=1, dtype=np.float64, keepdims=True)
+
+
+def example_dots(x: Array, y: Array) -> Array:
+    """Return the sum of x·y over each row, both (N, M), as (N, 1) in float64."""
+    N, M = x.shape
+    k = fold(M, 1, SUM_WIDTH)
+    # (N, M) -> (N·M/k, k) -> (N, M/k) -> (N, 1)
+    dots = array_module(x).einsum("rk,rk->r", x.reshape(-1, k), y.reshape(-1, k))
+    return dots.reshape(N, M // k).sum(axis=1, dtype=np.float64, keepdims=True)
 
 
 def column_sums(x: Array) -> Array:

@@ -37,16 +37,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import Array, array_module
-from ..kernels.norm import (
-    backward_vectors,
-    forward_vectors,
-    gradient_sums,
-    moments,
-    normalize,
-    normalize_backward,
-    scaled,
-    spread,
-)
+from ..kernels.norm import column_dots, column_sums, example_dots, example_sums
 from ..parallel import each_slice, scratch, sum_slices
 from ..parameter import Parameter, channels_last
 from .base import Layer, LayerError
@@ -54,19 +45,24 @@ from .check import refuse_empty
 
 
 def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Equations (1) and (2), from x (N, M): y (N, M), and mean and 1/σ of every row, (N, 1)."""
-    xp = array_module(x)
+    """Equations (1) and (2), from x (N, M): y (N, M), and mean and 1/σ of every row, (N, 1) in float64.
+
+    The mean is taken twice, as `tinycnn.kernels.norm.moments` explains.
+    """
+    xp, M = array_module(x), x.shape[1]
     y = xp.empty(x.shape, x.dtype)
     mean, inv_std = xp.empty((len(x), 1), np.float64), xp.empty((len(x), 1), np.float64)
 
     def one_slice(s: slice) -> None:
-        mean[s], var = moments(x[s, :, None], 1, 1)  # a row is one channel of M pixels
-        inv_std[s] = (var + eps) ** -0.5
-        standardize(x[s], mean[s], inv_std[s], y[s])
+        m, d = (example_sums(x[s]) / M).astype(x.dtype), y[s]
+        xp.subtract(x[s], m, out=d)
+        off = example_sums(d) / M
+        mean[s], inv_std[s] = m + off, (example_dots(d, d) / M - off**2 + eps) ** -0.5
+        scale_and_shift(d, inv_std[s], -off * inv_std[s])
         if w is not None:
-            y[s] *= w
+            d *= w
         if b is not None:
-            y[s] += b
+            d += b
 
     each_slice(one_slice, x)
     return y, mean, inv_std
@@ -74,14 +70,9 @@ def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -
 
 def layer_norm_backward_weight(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
     """Equation (3): dγ and dβ (M,)."""
-    xp = array_module(x)
 
     def one_slice(s: slice) -> tuple[Array, Array]:
-        dw = scratch("dw", dy[s].shape, dy.dtype, like=dy)
-        standardize(x[s], mean[s], inv_std[s], dw)
-        dw *= dy[s]
-        ones = xp.ones(len(dw), dw.dtype)
-        return ones @ dw, ones @ dy[s]
+        return column_dots(dy[s], standardized(x[s], mean[s], inv_std[s])), column_sums(dy[s])
 
     dw, db = sum_slices(one_slice, x)
     return dw, db
@@ -93,26 +84,28 @@ def layer_norm_backward_input(dy: Array, x: Array, mean: Array, inv_std: Array, 
     dx = xp.empty(x.shape, x.dtype)
 
     def one_slice(s: slice) -> None:
-        g = dy[s] if w is None else scaled(dy[s], w[None, None])  # dx̂ = γ·dy
-        mu, inv = mean[s], inv_std[s]
-        m = mu.astype(x.dtype)
-        rows = spread(m, 1, x.dtype)
-        total, dot = gradient_sums(g[:, :, None], x[s, :, None], rows)
-        dot = (dot + (m - mu) * total) * inv
-        q, r = backward_vectors(m, mu, inv, total / M, dot / M)
-        q, r, a = (spread(v, 1, x.dtype) for v in (q, r, inv))
-        normalize_backward(g, x[s], rows, q, r, a, dx[s])
+        g, x_hat = dx[s], standardized(x[s], mean[s], inv_std[s])
+        xp.multiply(dy[s], 1 if w is None else w, out=g)  # dx̂ = γ·dy
+        scale_and_shift(x_hat, example_dots(g, x_hat) / M, example_sums(g) / M)
+        g -= x_hat
+        g *= inv_std[s].astype(x.dtype)
 
     each_slice(one_slice, x, 4 * x[0].nbytes)
     return dx
 
 
-def standardize(x: Array, mean: Array, inv_std: Array, out: Array) -> None:
-    """Write x̂ = (x − μ)/σ into ``out``, from x (n, M) and the statistics of every row, (n, 1)."""
-    m = mean.astype(x.dtype)
-    a, c = forward_vectors(m, mean, inv_std, 1, 0)
-    m, a, c = (spread(v, 1, x.dtype) for v in (m, a, c))
-    normalize(x, m, a, c, out)
+def standardized(x: Array, mean: Array, inv_std: Array) -> Array:
+    """Return x̂ = (x − μ)/σ in scratch, from x (n, M) and the statistics of every row, (n, 1) in float64."""
+    m, out = mean.astype(x.dtype), scratch("standardized", x.shape, x.dtype, like=x)
+    array_module(x).subtract(x, m, out=out)
+    scale_and_shift(out, inv_std, (m - mean) * inv_std)
+    return out
+
+
+def scale_and_shift(x: Array, a: Array, c: Array) -> None:
+    """Turn ``x`` (n, M) into a·x + c, with a and c (n, 1)."""
+    x *= a.astype(x.dtype)
+    x += c.astype(x.dtype)
 
 
 class LayerNorm(Layer):

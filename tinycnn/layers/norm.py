@@ -51,8 +51,8 @@ from ..kernels.norm import (
     forward_vectors,
     gradient_sums,
     moments,
-    normalize,
     normalize_backward,
+    scale_and_shift,
     scaled,
     spread,
 )
@@ -74,11 +74,11 @@ def group_norm_forward(x: Array, G: int, w: Array | None, b: Array | None, eps: 
     mean, var = xp.empty((N, G), np.float64), xp.empty((N, G), np.float64)
 
     def one_slice(s: slice) -> None:
-        mean[s], var[s] = moments(x[s], G, k)
-        m, mu, inv = _by_channel(C, x.dtype, mean[s], (var[s] + eps) ** -0.5)
+        m, mean[s], var[s] = moments(x[s], G, k, y[s])  # y = x − m, for a start
+        m, mu, inv = _by_channel(C, m, mean[s], (var[s] + eps) ** -0.5)
         a, c = forward_vectors(m, mu, inv, 1 if w is None else w, 0 if b is None else b)
-        m, a, c = (spread(v, k, x.dtype) for v in (m, a, c))
-        normalize(x[s], m, a, c, y[s])
+        a, c = (spread(v, k, x.dtype) for v in (a, c))
+        scale_and_shift(y[s], a, c)
 
     each_slice(one_slice, x)
     return y, mean, var
@@ -100,7 +100,7 @@ def group_norm_backward(
         return xp.repeat(v.reshape(-1, G, C // G).sum(axis=2) / M, C // G, axis=1)
 
     def one_slice(s: slice) -> None:
-        m, mu, inv = _by_channel(C, x.dtype, mean[s], inv_std[s])
+        m, mu, inv = _by_channel(C, mean[s].astype(x.dtype), mean[s], inv_std[s])
         rows = spread(m, k, x.dtype)
         db[s], dot = gradient_sums(dy[s], x[s], rows)
         dw[s] = (dot + (m - mu) * db[s]) * inv
@@ -113,11 +113,9 @@ def group_norm_backward(
     return dx, dw.sum(axis=0), db.sum(axis=0)
 
 
-def _by_channel(C: int, dtype: np.typing.DTypeLike, mean: Array, inv_std: Array) -> tuple[Array, Array, Array]:
-    """Return the mean in the precision of ``dtype``, the mean and 1/σ, each repeated for every channel: (n, C)."""
-    xp, G = array_module(mean), mean.shape[1]
-    mean, inv_std = (xp.repeat(v, C // G, axis=1) for v in (mean, inv_std))
-    return mean.astype(dtype), mean, inv_std
+def _by_channel(C: int, *vectors: Array) -> list[Array]:
+    """Return each vector (n, G) repeated for every channel, (n, C)."""
+    return [array_module(v).repeat(v, C // v.shape[1], axis=1) for v in vectors]
 
 
 class GroupNorm(Layer):
