@@ -1,5 +1,8 @@
 """Which array module, and what is said when the GPU cannot be used."""
 
+import ctypes
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -81,3 +84,55 @@ def test_array_module_does_not_import_cupy():
     if "cupy" not in sys.modules:
         backend.array_module(np.ones(2))
         assert "cupy" not in sys.modules
+
+
+GLIBC = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc"
+)
+
+
+@GLIBC
+@pytest.mark.parametrize(("own", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_large_arrays_of_one_step_cost_the_next_no_page_faults(own, kept):
+    code = """
+import resource, numpy as np
+from tinycnn import parallel
+
+def step():
+    arrays = [np.ones(500_000) for _ in range(8)]
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+parallel.each_slice(lambda s: None, np.ones(1))
+for _ in range(3):
+    step()
+before = faults()
+for _ in range(5):
+    step()
+print((faults() - before) / 5)
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | own
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert (float(run.stdout) < 50) == kept
+
+
+@GLIBC
+def test_freed_memory_goes_back_when_asked():
+    code = """
+import os, numpy as np
+from tinycnn import parallel
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+parallel.each_slice(lambda s: None, np.ones(1))
+arrays = [np.ones(100_000) for _ in range(200)]
+del arrays
+before = resident()
+parallel.release_scratch()
+print(before - resident())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) > 100
