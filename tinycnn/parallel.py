@@ -242,7 +242,7 @@ def slice_batch(N: int, item_bytes: int, shared_bytes: int = 0) -> list[slice]:
 def _run(tasks: Sequence[Callable[[], None]]) -> None:
     """Run the tasks, each once, on this thread and the helpers; the first error is raised here."""
     if len(tasks) == 1:
-        with single_threaded_blas(), _small_buffers():
+        with single_threaded_blas():
             return tasks[0]()
     threads = 1 if _local.busy else min(get_num_threads(), len(tasks))
     waiting = deque(tasks)  # threads take tasks from it as they come free
