@@ -19,8 +19,6 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 import tinycnn
 
-from .timing import SETTLE
-
 
 def describe(threads: int) -> dict[str, str]:
     """Return the header: hardware, versions, threads, precision, memory format, repeats, date."""
@@ -34,7 +32,7 @@ def describe(threads: int) -> dict[str, str]:
         "BLAS": f"{_blas()}: one BLAS thread in each of tinycnn's {threads}; {_torch_blas()}",
         "precision": "float32 throughout; no TF32, no bfloat16",
         "memory format": "tinycnn: channels-last; PyTorch: the better of contiguous and channels_last, both timed",
-        "timing": f"in turns (A B A B …), each after {1e3 * SETTLE:.0f} ms of its own calls; repeats: below each table",
+        "timing": "in turns (A B A B …), each after calls of its own that do not count; repeats: below each table",
         "numbers": "median ±half the distance between the quartiles; ratio: PyTorch's best median ÷ tinycnn's, "
         "so above 1 tinycnn is the faster",
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),

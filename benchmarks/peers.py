@@ -13,9 +13,9 @@ from .header import version
 from .libraries import PEERS, Arrays, Library, Task, TinyCNN, lenet_batch
 from .progress import Progress
 from .report import Column, Table
-from .timing import Contender, Effort, Spread, race, ratio
+from .timing import SETTLE_BLAS, Contender, Effort, Spread, race, ratio
 
-FULL, QUICK = Effort(4, 5, 20, 1), Effort(0.2, 3, 3, 1)
+FULL, QUICK = Effort(6, 5, 20, 1, SETTLE_BLAS), Effort(0.2, 3, 3, 1, SETTLE_BLAS)
 TOLERANCE = 1e-3
 """Largest relative difference of an array, or of what an update changed: an update loses four digits to rounding when
 it is taken from parameters a thousand times as large."""

@@ -6,7 +6,8 @@ A machine's speed drifts by tens of per cent within minutes.  Contenders that ru
 **The settling.**  Each turn begins with calls that are not timed, for `SETTLE` seconds.  Two things have to settle:
 the other's OpenMP threads go on spinning for some 15 ms after their last region (libgomp waits 300,000 times round a
 loop) and take a core meanwhile; and threads of ours that slept that long wake late at first.  Without it a LeNet-5
-step of 6 ms was measured as 7 to 8; with it, within 5 % of what many steps in a row take.
+step of 6 ms was measured as 7 to 8; with it, within 5 % of what many steps in a row take.  OpenBLAS's own threads,
+which NumPy wakes in other libraries but not here, spin for 100 ms: `SETTLE_BLAS`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 
 SETTLE = 0.02
 """Seconds of calls at the beginning of a turn that are not timed."""
-LONG = 0.2
-"""Calls that take this many seconds need no others before them."""
+SETTLE_BLAS = 0.13
+"""The same where another contender uses NumPy's BLAS on several threads."""
 TURN = 0.02
 """Seconds of a turn that are timed, at least: short calls are repeated, and their mean is one sample."""
 
@@ -63,12 +64,14 @@ class Effort:
         seconds: to spend on a race, roughly.
         least, most: bounds on the number of rounds.
         warmup: calls of each contender before anything counts.
+        settle: seconds at the beginning of each turn that do not count.
     """
 
     seconds: float
     least: int
     most: int
     warmup: int
+    settle: float = SETTLE
 
     def rounds(self, round_seconds: float) -> int:
         """Return how many rounds of ``round_seconds`` to run.
@@ -81,7 +84,8 @@ class Effort:
     def words(self) -> str:
         """Return it in words, for a table's notes."""
         rounds = f"{self.least} to {self.most} rounds, as many as fit {self.seconds:g} s"
-        return f"warm-up: {self.warmup} call{'s' if self.warmup > 1 else ''}; {rounds}."
+        settle = f"{1e3 * self.settle:.0f} ms of its own calls before each turn"
+        return f"warm-up: {self.warmup} call{'s' if self.warmup > 1 else ''}; {settle}; {rounds}."
 
 
 def _nothing() -> None:
@@ -113,15 +117,16 @@ class Contender:
                 totals[name] += time.perf_counter() - begin
         return {name: total / calls for name, total in totals.items()}
 
-    def turn(self, seconds: float) -> dict[str, float]:
+    def turn(self, seconds: float, settle: float = SETTLE) -> dict[str, float]:
         """Return one sample, after the settling of the module docstring.
 
         Args:
             seconds: that a call takes, roughly.
+            settle: seconds to spend on that; not if a single call takes ten times as long.
         """
         self.enter()
-        if seconds < LONG:
-            self.sample(math.ceil(SETTLE / seconds))
+        if seconds < 10 * settle:
+            self.sample(math.ceil(settle / seconds))
         return self.sample(math.ceil(TURN / seconds))
 
 
@@ -136,10 +141,10 @@ def race(contenders: Mapping[str, Contender], effort: Effort) -> dict[str, Sampl
         contender.enter()
         once[name] = [sum(contender.sample(1).values()) for _ in range(effort.warmup)][-1]
     samples: dict[str, Samples] = {name: {phase: [] for phase in c.phases} for name, c in contenders.items()}
-    round_seconds = sum(max(seconds, SETTLE + TURN) for seconds in once.values())
+    round_seconds = sum(max(seconds, effort.settle + TURN) for seconds in once.values())
     for _ in range(effort.rounds(round_seconds)):
         for name, contender in contenders.items():
-            for phase, seconds in contender.turn(once[name]).items():
+            for phase, seconds in contender.turn(once[name], effort.settle).items():
                 samples[name][phase].append(seconds)
     return samples
 

@@ -33,14 +33,13 @@ def test_exponents_are_those_of_polyfit():
 
 
 def test_contenders_take_turns_and_are_warmed_up(monkeypatch):
-    monkeypatch.setattr(timing, "LONG", 0.0)
     monkeypatch.setattr(timing, "TURN", 1e-9)
     log = []
     contenders = {
         name: Contender({"work": lambda name=name: log.append(name)}, prepare=lambda name=name: log.append(f"({name})"))
         for name in "AB"
     }
-    samples = race(contenders, Effort(seconds=0, least=3, most=3, warmup=2))
+    samples = race(contenders, Effort(seconds=0, least=3, most=3, warmup=2, settle=0))
     assert "".join(log) == "(A)A(A)A(B)B(B)B" + 3 * "(A)A(B)B"
     assert {name: len(samples[name]["work"]) for name in "AB"} == {"A": 3, "B": 3}
 
@@ -56,13 +55,12 @@ def test_phases_are_timed_apart_and_preparing_is_not():
 
 
 def test_short_calls_are_repeated_and_settled(monkeypatch):
-    monkeypatch.setattr(timing, "SETTLE", 0.002)
     monkeypatch.setattr(timing, "TURN", 0.003)
     calls = []
     contender = Contender({"work": lambda: calls.append(1)})
-    contender.turn(0.001)
+    contender.turn(0.001, settle=0.002)
     assert len(calls) == 2 + 3
-    contender.turn(10.0)
+    contender.turn(0.03, settle=0.002)
     assert len(calls) == 2 + 3 + 1
 
 
