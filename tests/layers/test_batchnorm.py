@@ -156,15 +156,16 @@ def test_float32_is_accurate_with_a_mean_of_a_thousand_deviations(mean, shape):
 
 
 def test_slices_whose_means_differ_are_joined_right():
-    x = images(0, (64, 4, 24, 20)) + np.arange(64.0).reshape(-1, 1, 1, 1) ** 2
-    assert len(parallel.slice_batch(64, 2 * x[0].nbytes)) > 1
+    x = images(0, (64, 16, 48, 40)) + np.arange(64.0).reshape(-1, 1, 1, 1) ** 2
+    assert len(parallel.slice_batch(64, x[0].nbytes)) > 2
     _, (_, mean, var) = measure_channels(x.astype(np.float32))
     np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(var, x.var(axis=(0, 2, 3)), rtol=1e-6)
 
 
 def test_the_order_in_which_slices_finish_changes_no_bit(monkeypatch):
-    x = images(0, (64, 4, 24, 20)).astype(np.float32)
+    x = images(0, (64, 16, 48, 40))  # sums of float32 numbers in float64 are often exact
+    assert len(parallel.slice_batch(64, 2 * x[0].nbytes)) > 2
     wanted = measure_channels(x)
 
     def last_to_first(task, x):
@@ -178,13 +179,13 @@ def test_the_order_in_which_slices_finish_changes_no_bit(monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_number_deviations_are_taken_from_is_near_the_mean_whatever_the_order_of_the_batch(seed):
-    """Every eighth row is all that is looked at, so let these lie as far off as they can."""
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("far", [slice(None, None, batchnorm.SAMPLE), slice(1), slice(9), slice(-9, None)])
+def test_the_number_deviations_are_taken_from_is_near_the_mean_whatever_the_order_of_the_batch(far):
+    """Every eighth row is all that is looked at: let these, or some at an end, lie as far off as they can."""
+    rng = np.random.default_rng(0)
     rows = norm.Rows((64, 4, 16, 24))
     x = rng.standard_normal((64 * 16 * 24 // rows.k, rows.k * 4)) * 0.01 + 50
-    x[:: batchnorm.SAMPLE] += 1000 * rng.uniform(0.5, 2)
+    x[far] += 1000
     x = rows.images(x.astype(np.float32))
     _, (m, mean, var) = measure_channels(x)
     exact = x.astype(np.float64)

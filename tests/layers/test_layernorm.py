@@ -80,7 +80,7 @@ def test_an_int_means_the_last_axis():
     assert LayerNorm(3).weight.shape == (3,)
 
 
-@pytest.mark.parametrize("mean", [0, 1e3, -1e3])
+@pytest.mark.parametrize("mean", [0, 1e3, -1e3, 1e6])
 @pytest.mark.parametrize(("shape", "sizes"), [((64, 512), (512,)), ((3, 8, 32, 30), (8, 32, 30))])
 def test_float32_is_accurate_with_a_mean_of_a_thousand_deviations(shape, sizes, mean):
     rng = np.random.default_rng(0)
