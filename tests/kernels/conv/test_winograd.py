@@ -135,12 +135,14 @@ def test_gradients_are_adjoints(shape, m):
     assert abs((w * dw).sum() - wanted) < 1e-13 * scale
 
 
-@pytest.mark.parametrize(("m", "bound"), [(2, 5e-7), (4, 1.2e-6)])
+@pytest.mark.parametrize(("m", "bound"), [(2, 6e-7), (4, 1.6e-6)])
 @pytest.mark.parametrize("C", [16, 64, 256])
 def test_float32_error_relative_to_the_norm(m, bound, C):
-    """Root mean square of the error over that of the result; im2col has 2e-7."""
+    """Root mean square of the error over that of the result; im2col has 2e-7 to 3e-7."""
     x, w, b, dy, window = draw((2, 16, 16, C, 64), dtype=np.float32)
     x = np.maximum(x, 0)
+    plan = winograd.make_plan(x, window, m)
+    assert {plan.A.dtype, plan.B.dtype, plan.GG.dtype} == {np.dtype(np.float32)}
     for ours, theirs in zip(step(x, w, b, dy, window, m), torch_step(x, w, b, dy, window), strict=True):
         assert ours.dtype == np.float32
         assert np.linalg.norm(ours - theirs) < bound * np.linalg.norm(theirs)

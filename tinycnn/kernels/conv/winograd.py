@@ -1,318 +1,366 @@
-"""Winograd's minimal filtering: 3×3 convolutions with 2.25 or 4 times fewer multiplications.
+"""Winograd's convolution: a 3×3 filter with 2.25 or 4 times fewer multiplications.
 
-A tile of m×m outputs needs (m+2)×(m+2) inputs d.  With the three small matrices of the Toom-Cook algorithm::
+**Idea.**  A polynomial is known by its values at enough points, and there a product is cheap: one multiplication per
+point.  A convolution is a product of polynomials, so evaluate, multiply point by point, interpolate.
 
-    Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ d B) ] A
+=========  ===========================================================================================
+m, t       outputs along a side of a tile, 2 or 4;  inputs that they see, t = m + 2
+d, y, w    one tile (t×t) of one input channel;  of one output channel (m×m);  one 3×3 filter
+A, G, B    evaluation of a polynomial of m terms (t×m), of 3 terms (t×3);  interpolation (t×t)
+V, U, M    input, filters and output at the t² points;  T tiles: V is (t², T, C), M (t², T, OC)
+n, TH, TW  images of a slice, and the rows and columns of tiles in each: T = n·TH·TW
+=========  ===========================================================================================
 
-and summed over channels, the product ⊙ of all tiles is (m+2)² matrix products (T×C)·(C×OC).  Everything is
-linear, so backward is the adjoint of every step, in reverse.
+**One dimension.**  Let u and g be polynomials of m and 3 coefficients.  Their product has t = m + 2.  Take t points
+a₀, a₁, …, the last of them ∞ (where the value of a polynomial is its leading coefficient).  Then::
 
-Source: Lavin & Gray 2016, "Fast algorithms for convolutional neural networks".
+    u·g = B [(G g) ⊙ (A u)]        A[i, j] = aᵢ^j,  G[i, j] = aᵢ^j / Π (aᵢ − aₖ),  column i of B: Π (x − aₖ),  k ≠ i
+
+which takes t multiplications instead of 3m (Toom 1963, Cook 1966; B and G are Lagrange's interpolation).  The rows of
+∞ in A and G are (0, …, 0, 1), and its column in B is the product over all other points.  Multiplying by g is a linear
+map of u; its transpose is the sliding dot product yᵢ = Σ g[k] d[i + k] that networks call a convolution::
+
+    y = Aᵀ [(G g) ⊙ (Bᵀ d)]
+
+For m = 2 with the points 0, 1, −1, ∞, for example, 4 multiplications instead of 6::
+
+        ⎡1  0⎤        ⎡−1  0   0  0⎤        ⎡−1    0   0 ⎤
+    A = ⎢1  1⎥    B = ⎢ 0  1  −1 −1⎥    G = ⎢½    ½   ½ ⎥
+        ⎢1 −1⎥        ⎢ 1  1   1  0⎥        ⎢½   −½   ½ ⎥
+        ⎣0  1⎦        ⎣ 0  0   0  1⎦        ⎣ 0    0   1 ⎦
+
+**Forward**, in both dimensions (Winograd 1980; Lavin & Gray 2016, equation 8)::
+
+    V = Bᵀ d B        U = G w Gᵀ        M[p] = V[p] U[p]ᵀ  for each point p        y = Aᵀ M A          (1)
+
+Tiles overlap by two pixels.  Channels are summed up at the points, where that is a matrix product (T×C)·(C×OC):
+nearly all of the work is t² of those.
+
+**Backward.**  Each step is linear, so the gradients take the adjoint steps in reverse::
+
+    dM = A dy Aᵀ                                                                                       (2)
+    dV[p] = dM[p] U[p]        dd = B dV Bᵀ, overlapping tiles added up to dx                           (3)
+    dU[p] = dM[p]ᵀ V[p]       dw = Gᵀ dU G                                                             (4)
+
+(3) is the product of polynomials that (1) was the transpose of.  Nothing is saved for it but x: V is made again.
+
+**Cost.**  t²/m² multiplications for each output, input channel and output channel: 2.25 for m = 4, 4 for m = 2,
+against 9.  Evaluating and interpolating take about 700 + 500 FLOP per tile and channel for m = 4 (300 + 200 for
+m = 2), so that it pays from some 64 channels on.  Where m does not divide the size of the output, the last
+tiles are computed in full.  Memory: V and M have t²/m² times the numbers of x and y, U has t²/9 times those of w.
+
+**How the work is cut.**  Where tiles are many, the batch is cut, as everywhere.  Where they are few and the weights
+large (512 channels on 4×4 pixels), every slice would read all of U, which is larger than any cache.  There the
+weights are cut: V is made once for the whole batch, and a slice is some of the filters, whose U is made, used once
+and forgotten; backward, some of the input channels.
+
+**Accuracy.**  F(2×2) is exact on small integers, since A and B hold 0 and ±1, and G halves.  Larger tiles need
+more points, and powers of those spread: the sums in B and A cancel digits that float32 does not have to spare.
+How much depends on the points.  0, ±1, ±2, ∞ are usual; for 0, ±5/8, ±3/2, ∞ (pairs p, −p with a product near 1, as
+Barabasz et al. 2020 recommend, here binary fractions so that only G is rounded) the error is less than half.
+Root mean square error over that of the result, float32, x ≥ 0 of 64 and of 256 channels::
+
+                                 y              dx              dw
+    im2col                       2.1e-7 2.6e-7  1.6e-7 1.5e-7   2.4e-7 2.3e-7
+    F(2×2)                       2.4e-7 4.3e-7  2.7e-7 2.7e-7   4.4e-7 3.1e-7
+    F(4×4)                       6.9e-7 1.2e-6  8.0e-7 7.9e-7   6.7e-7 6.6e-7
+    F(4×4) with 0, ±1, ±2, ∞     1.5e-6 2.7e-6  1.7e-6 1.8e-6   1.5e-6 1.5e-6
+
+Sources: Winograd 1980, "Arithmetic complexity of computations"; Lavin & Gray 2016, "Fast algorithms for convolutional
+neural networks"; Barabasz, Anderson, Soodhalter & Gregg 2020, "Error analysis and improving the accuracy of Winograd
+convolution for deep neural networks".
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ...backend import Array, array_module, is_device_array
-from ...parallel import each_slice, scratch, slice_batch, sum_slices
+from ...parallel import each_slice, scratch, sum_slices
+from ..norm import fold
 from ..window import Window
+from .tiles import Tiles, from_points, to_points
 
-BAND_BYTES = 1 << 20
-SLICE_BYTES = 2 << 20
-
-
-class Matrices(NamedTuple):
-    """A, B and G of one F(m×m, 3×3)."""
-
-    A: np.ndarray
-    B: np.ndarray
-    G: np.ndarray
+POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
+"""Where polynomials are evaluated, besides ∞, for each m."""
+LARGER = 4
+"""Slices touch so many times more than is usual: long matrix products gain more from it than caches lose."""
+BAND_BYTES = 32 << 20
+"""Images whose V and M take more than this are worked through in bands of tile rows."""
+GROUP = 16
+"""Weights are cut between multiples of so many channels."""
 
 
 @functools.cache
-def matrices(m: int) -> Matrices:
-    """Return A (m+2, m), B (m+2, m+2) and G (m+2, 3) in float64."""
-    points = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}[m]
-    last = np.eye(m + 2)[-1:]
-    A = np.concatenate([np.vander(points, m, increasing=True), last[:, 2:]])
-    rest = [np.poly([q for q in points if q != p])[::-1] for p in points]
-    B = np.stack([*(np.append(r, 0) for r in rest), np.poly(points)[::-1]], axis=1)
-    scale = [1 / np.polyval(r[::-1], p) for p, r in zip(points, rest, strict=True)]
-    G = np.concatenate([np.vander(points, 3, increasing=True) * np.array(scale)[:, None], last[:, -3:]])
-    return Matrices(A, B, G)
+def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return A (t, m), B (t, t) and G (t, 3) in float64."""
+    points = POINTS[m]
+    infinity = np.eye(m + 2)[-1:]
+    others = [np.poly([q for q in points if q != p])[::-1] for p in points]  # coefficients, lowest first
+    scale = [1 / np.polyval(c[::-1], p) for p, c in zip(points, others, strict=True)]
+    A = np.concatenate([np.vander(points, m, increasing=True), infinity[:, -m:]])
+    B = np.stack([*(np.append(c, 0) for c in others), np.poly(points)[::-1]], axis=1)
+    G = np.concatenate([np.vander(points, 3, increasing=True) * np.c_[scale], infinity[:, -3:]])
+    return A, B, G
 
 
-class Tiles(NamedTuple):
-    """Where tiles lie: TH×TW to an image, ``step`` pixels apart, the first one at (−top, −left)."""
+class Plan(NamedTuple):
+    """What forward and backward need to know: the matrices in the dtype of x, tiles, sizes."""
 
-    TH: int
-    TW: int
-    step: int
-    top: int
-    left: int
+    A: Array
+    B: Array
+    GG: Array
+    """G ⊗ G, (t², 9): a filter in, all its points out."""
+    inputs: Tiles
+    outputs: Tiles
+    tile_bytes: int
+    """Of one channel of one tile at all its points."""
+
+    @property
+    def P(self) -> int:
+        """Number of points, t²."""
+        return len(self.GG)
+
+    def tiles(self, n: int) -> int:
+        """Number of tiles on n images."""
+        return n * self.inputs.TH * self.inputs.TW
+
+    def cuts_weights(self, N: int, C: int, OC: int) -> bool:
+        """Whether there are so few tiles that the weights are cut and not the batch."""
+        return 2 * self.tiles(N) < max(C, OC)
+
+    def bands(self, row_bytes: int, like: Array) -> list[tuple[Tiles, Tiles]]:
+        """Cut inputs and outputs into bands of tile rows that take up to `BAND_BYTES`, the last first."""
+        TH, m = self.inputs.TH, self.inputs.step
+        count = 1 if is_device_array(like) else min(TH, -(-TH * row_bytes // BAND_BYTES))
+        edges = itertools.pairwise(i * TH // count for i in range(count + 1))
+        rows = [
+            [tiles._replace(TH=b - a, top=tiles.top - a * m) for tiles in (self.inputs, self.outputs)] for a, b in edges
+        ]
+        return [(inputs, outputs) for inputs, outputs in reversed(rows)]
 
 
-def to_points(x: Array, K: Array, tiles: Tiles, V: Array) -> None:
-    """V = K d Kᵀ of every tile d of x."""
+def make_plan(x: Array, window: Window, m: int) -> Plan:
+    """Return the plan for ``x`` (N, H, W, C)."""
     xp = array_module(x)
-    n, C = len(x), x.shape[3]
-    t, k = K.shape
-    m, TW = tiles.step, tiles.TW
-    L = (m * TW + k - m) * C
-    V = V.reshape(t, t, n, tiles.TH, TW, C)
-    for s, a, b in blocks(n, tiles.TH, t * L * x.dtype.itemsize, x):
-        padded = take(x[s], tiles, a, b, k - m)
-        g, B = len(padded), b - a
-        z = scratch("winograd rows", (t, g, B, L), x.dtype, like=x)
-        xp.matmul(K, windows(padded.reshape(g, -1, L), B, k, m), out=z.transpose(1, 2, 0, 3))
-        z = z.reshape(t, g, B, -1, C)
-        xp.matmul(K, windows(z, TW, k, m), out=V[:, :, s, a:b].transpose(0, 2, 3, 4, 1, 5))
-
-
-def windows(x: Array, count: int, k: int, m: int) -> Array:
-    """(..., R, L) -> (..., count, k, L)."""
-    *outer, _, L = x.shape
-    *so, sr, sl = x.strides
-    return array_module(x).lib.stride_tricks.as_strided(x, (*outer, count, k, L), (*so, m * sr, sr, sl))
-
-
-def take(x: Array, tiles: Tiles, a: int, b: int, overlap: int) -> Array:
-    """Return the pixels of the tile rows a to b with zeros around them: (n, R, Wp, C)."""
-    n, H, W, C = x.shape
-    m = tiles.step
-    R, Wp = m * (b - a) + overlap, m * tiles.TW + overlap
-    first = m * a - tiles.top
-    if first >= 0 and first + R <= H and tiles.left == 0 and Wp == W and x.flags.c_contiguous and n == 1:
-        return x[:, first : first + R]
-    padded = scratch("winograd padded", (n, R, Wp, C), x.dtype, like=x)
-    rows, inr = clip(first, H, R)
-    cols, inc = clip(-tiles.left, W, Wp)
-    padded[:, : inr.start] = 0
-    padded[:, inr.stop :] = 0
-    padded[:, inr, : inc.start] = 0
-    padded[:, inr, inc.stop :] = 0
-    padded[:, inr, inc] = x[:, rows, cols]
-    return padded
-
-
-def clip(first: int, size: int, count: int) -> tuple[slice, slice]:
-    """Return which of ``count`` places from ``first`` on lie in ``range(size)``, and where among them."""
-    start = min(max(first, 0), size)
-    end = max(min(first + count, size), start)
-    at = min(max(start - first, 0), count)
-    return slice(start, end), slice(at, at + end - start)
-
-
-def from_points(M: Array, K: Array, tiles: Tiles, y: Array) -> None:
-    """y = Σ K M Kᵀ over tiles, where they overlap."""
-    xp = array_module(y)
-    n, H, W, C = y.shape
-    k, t = K.shape
-    m, TW, overlap = tiles.step, tiles.TW, k - tiles.step
-    M = M.reshape(t, t, n, tiles.TH, TW, C)
-    Wp = m * TW + overlap
-    full = m * TW + (m if overlap else 0)
-    for s, a, b in blocks(n, tiles.TH, t * Wp * C * y.dtype.itemsize, y):
-        g, B = len(y[s]), b - a
-        band = M[:, :, s, a:b].transpose(0, 2, 3, 4, 1, 5)
-        z = scratch("winograd rows", (t, g, B, full, C), y.dtype, like=y)
-        overlap_add(K, band, m, z, "winograd tail")
-        L = Wp * C
-        zrows = z.reshape(t, g, B, full * C)[..., :L].transpose(1, 2, 0, 3)
-        first = m * a - tiles.top
-        R = m * B + overlap
-        if not overlap and Wp == W and first + R <= H and y.flags.c_contiguous:
-            xp.matmul(K, zrows, out=y[s, first : first + R].reshape(g, B, m, L))
-            continue
-        out = scratch("winograd padded", (g, m * (B + 1) if overlap else m * B, L), y.dtype, like=y)
-        overlap_add(K, zrows, m, out, "winograd tail")
-        if overlap:
-            carry = scratch("winograd carry", (g, overlap, L), y.dtype, like=y)
-            if a:
-                out[:, :overlap] += carry
-            carry[...] = out[:, m * B : R]
-        if b < tiles.TH:
-            R = m * B
-        rows, inr = clip(first, H, R)
-        cols, inc = clip(-tiles.left, W, Wp)
-        y[s, rows, cols] = out.reshape(g, -1, Wp, C)[:, inr, inc]
-
-
-def overlap_add(K: Array, M: Array, m: int, y: Array, name: str) -> None:
-    """y (..., m·(B + 1), L) from M (..., B, t, L)."""
-    xp = array_module(y)
-    *outer, B, _t, L = M.shape
-    k = len(K)
-    body = y[..., : m * B, :].reshape(*outer, B, m, L)
-    xp.matmul(K[:m], M, out=body)
-    if k > m:
-        y[..., m * B :, :] = 0
-        tail = scratch(name, (*outer, B, k - m, L), y.dtype, like=y)
-        xp.matmul(K[m:], M, out=tail)
-        y[..., m:, :].reshape(*outer, B, m, L)[..., : k - m, :] += tail
-
-
-def blocks(n: int, TH: int, row_bytes: int, like: Array) -> Iterator[tuple[slice, int, int]]:
-    """Cut n images of TH tile rows into blocks of about `BAND_BYTES`."""
-    if is_device_array(like):
-        yield slice(0, n), 0, TH
-    elif TH * row_bytes > BAND_BYTES:
-        count = min(TH, -(-TH * row_bytes // BAND_BYTES))
-        for i in range(n):
-            for j in range(count):
-                yield slice(i, i + 1), j * TH // count, (j + 1) * TH // count
-    else:
-        count = -(-n * TH * row_bytes // BAND_BYTES)
-        for i in range(count):
-            yield slice(i * n // count, (i + 1) * n // count), 0, TH
-
-
-def kernel_points(w: Array, m: int, U: Array) -> Array:
-    """U = G w Gᵀ: w (oc, 3, 3, C) -> U (t·t, oc, C)."""
-    xp = array_module(w)
-    oc, _, _, C = w.shape
-    xp.matmul(kron(m, w), w.reshape(oc, 9, C), out=U.transpose(1, 0, 2))
-    return U
-
-
-def kron(m: int, like: Array) -> Array:
-    """Return G ⊗ G, (t², 9)."""
-    G = matrices(m).G
-    return array_module(like).asarray(np.kron(G, G).astype(like.dtype))
-
-
-def small(m: int, like: Array) -> tuple[Array, Array]:
-    """Return A and B."""
-    A, B, _ = matrices(m)
-    xp = array_module(like)
-    return xp.asarray(A.astype(like.dtype)), xp.asarray(B.astype(like.dtype))
-
-
-def plan(x_shape: tuple[int, ...], window: Window, m: int) -> tuple[Tiles, Tiles, tuple[int, int]]:
-    """Return the tiles of x, those of y, and (OH, OW)."""
-    _N, H, W, _C = x_shape
-    OH, OW = window.out_size(H, W)
-    TH, TW = -(-OH // m), -(-OW // m)
+    A, B, G = matrices(m)
     (top, _), (left, _) = window.padding
-    return Tiles(TH, TW, m, top, left), Tiles(TH, TW, m, 0, 0), (OH, OW)
+    OH, OW = window.out_size(*x.shape[1:3])
+    outputs = Tiles(-(-OH // m), -(-OW // m), m)
+    A, B, GG = (xp.asarray(matrix.astype(x.dtype)) for matrix in (A, B, np.kron(G, G)))
+    return Plan(A, B, GG, outputs._replace(top=top, left=left), outputs, len(GG) * x.dtype.itemsize)
+
+
+# ---- filters
+
+
+FOR_FORWARD, FOR_BACKWARD = (1, 2, 0), (1, 0, 2)
+"""Orders of (OC, 9, C), for `filters_to_points`."""
+
+
+def filters_to_points(w: Array, order: tuple[int, int, int], plan: Plan, U: Array) -> None:
+    """Write G w Gᵀ of ``w`` (OC, 3, 3, C) into ``U``: (t², OC, C) or, as ``order`` says, (t², C, OC)."""
+    # (OC, 3, 3, C) -> (OC, 9, C) -> (9, OC, C) or (9, C, OC)
+    w = w.reshape(len(w), 9, -1).transpose(order)
+    taps = scratch("winograd taps", w.shape, w.dtype, like=w)
+    taps[...] = w
+    multiply(plan.GG, taps, U)
+
+
+def multiply(K: Array, x: Array, out: Array) -> Array:
+    """Write K (a, b) @ ``x`` (b, X, L) into ``out`` (a, X, L), some rows of L numbers at a time (`kernels.gemm`)."""
+    _, X, L = x.shape
+    k = fold(X, L, 512)
+    # (b, X, L) -> (b, X/k, k·L) -> (X/k, b, k·L), and out likewise
+    x, rows = (v.reshape(len(v), X // k, k * L).transpose(1, 0, 2) for v in (x, out))
+    array_module(x).matmul(K, x, out=rows)
+    return out
+
+
+def each_group(task: Callable[[slice], None], channels: int, channel_bytes: int, like: Array) -> None:
+    """Call ``task`` for slices of ``range(channels)`` that begin at multiples of `GROUP`."""
+    groups = array_module(like).empty(-(-channels // GROUP))
+
+    def some_groups(s: slice) -> None:
+        task(slice(s.start * GROUP, min(s.stop * GROUP, channels)))
+
+    each_slice(some_groups, groups, GROUP * channel_bytes // 2)
+
+
+# ---- forward
 
 
 def forward(x: Array, w: Array, b: Array | None, window: Window, m: int) -> Array:
-    """Return y (N, OH, OW, OC)."""
-    xp = array_module(x)
-    N, _H, _W, C = x.shape
-    OC = len(w)
-    inputs, outputs, (OH, OW) = plan(x.shape, window, m)
-    A, B = small(m, x)
-    P, T1 = (m + 2) ** 2, inputs.TH * inputs.TW
-    y = xp.empty((N, OH, OW, OC), x.dtype)
-    size = x.dtype.itemsize
+    """Equation (1).
 
-    if N * T1 < OC * C // (C + OC):
-        V = xp.empty((P, N * T1, C), x.dtype)
-        item = P * T1 * C * size
+    Args:
+        x: (N, H, W, C), contiguous.
+        w: (OC, 3, 3, C), contiguous.
+        b: (OC,), or None.
+        window: 3×3, with stride and dilation 1.
+        m: outputs along a side of a tile, 2 or 4.
 
-        def transform(s: slice) -> None:
-            to_points(x[s], B.T, inputs, V[:, s.start * T1 : s.stop * T1])
+    Returns:
+        y (N, OH, OW, OC).
+    """
+    plan = make_plan(x, window, m)
+    y = array_module(x).empty((len(x), *window.out_size(*x.shape[1:3]), len(w)), x.dtype)
+    by = forward_by_filters if plan.cuts_weights(len(x), x.shape[3], len(w)) else forward_by_images
+    by(x, w, b, plan, y)
+    return y
 
-        each_slice(transform, x, item)
 
-        def filters(s: slice) -> None:
-            oc = len(w[s])
-            U = kernel_points(w[s], m, scratch("winograd filters", (P, oc, C), x.dtype, like=x))
-            M = scratch("winograd products", (P, N * T1, oc), x.dtype, like=x)
-            xp.matmul(V, U.transpose(0, 2, 1), out=M)
-            for s2 in [slice(0, N)] if is_device_array(x) else slice_batch(N, item):
-                from_points(M[:, s2.start * T1 : s2.stop * T1], A.T, outputs, y[s2][..., s])
-            if b is not None:
-                y[..., s] += b[s]
+def forward_by_images(x: Array, w: Array, b: Array | None, plan: Plan, y: Array) -> None:
+    """Equation (1), a slice being some of the images."""
+    xp, P = array_module(x), plan.P
+    C, OC = x.shape[3], len(w)
+    U = xp.empty((P, C, OC), x.dtype)
 
-        each_slice(filters, w, P * C * size)
-        return y
+    def some_filters(c: slice) -> None:
+        filters_to_points(w[..., c], FOR_FORWARD, plan, U[:, c])
 
-    U = kernel_points(w, m, xp.empty((P, OC, C), x.dtype))
-    Ut = xp.ascontiguousarray(U.transpose(0, 2, 1))
-
-    def images(s: slice) -> None:
-        T = len(x[s]) * T1
-        V = scratch("winograd V", (P, T, C), x.dtype, like=x)
-        M = scratch("winograd M", (P, T, OC), x.dtype, like=x)
-        to_points(x[s], B.T, inputs, V)
-        xp.matmul(V, Ut, out=M)
-        from_points(M, A.T, outputs, y[s])
+    def some_images(s: slice) -> None:
+        row = len(x[s]) * plan.inputs.TW
+        for inputs, outputs in plan.bands(row * (C + OC) * plan.tile_bytes, x):
+            V = scratch("winograd V", (P, inputs.TH * row, C), x.dtype, like=x)
+            M = scratch("winograd M", (P, inputs.TH * row, OC), x.dtype, like=x)
+            to_points(x[s], plan.B.T, inputs, V)
+            xp.matmul(V, U, out=M)
+            from_points(M, plan.A.T, outputs, y[s])
         if b is not None:
             y[s] += b
 
-    each_slice(images, x, P * T1 * (C + OC) * size)
-    return y
+    each_group(some_filters, C, OC * plan.tile_bytes, x)
+    each_slice(some_images, x, plan.tiles(1) * (C + OC) * plan.tile_bytes // LARGER)
+
+
+def forward_by_filters(x: Array, w: Array, b: Array | None, plan: Plan, y: Array) -> None:
+    """Equation (1), a slice being some of the filters."""
+    xp, P, T = array_module(x), plan.P, plan.tiles(len(x))
+    C, OC = x.shape[3], len(w)
+    V = xp.empty((P, T, C), x.dtype)
+
+    def some_images(s: slice) -> None:
+        to_points(x[s], plan.B.T, plan.inputs, V[:, plan.tiles(s.start) : plan.tiles(s.stop)])
+
+    def some_filters(s: slice) -> None:
+        oc = s.stop - s.start
+        U = scratch("winograd U", (P, C, oc), x.dtype, like=x)
+        M = scratch("winograd M", (P, T, oc), x.dtype, like=x)
+        part = scratch("winograd part", (*y.shape[:3], oc), x.dtype, like=x)
+        filters_to_points(w[s], FOR_FORWARD, plan, U)
+        xp.matmul(V, U, out=M)
+        from_points(M, plan.A.T, plan.outputs, part)
+        if b is not None:
+            part += b[s]
+        y[..., s] = part
+
+    each_slice(some_images, x, plan.tiles(1) * C * plan.tile_bytes)
+    each_group(some_filters, OC, C * plan.tile_bytes, x)
+
+
+# ---- backward
 
 
 def backward(
     dy: Array, x: Array, w: Array, window: Window, m: int, need_dx: bool = True, need_dw: bool = True
 ) -> tuple[Array | None, Array | None]:
-    """Return dx and dw."""
-    xp = array_module(x)
-    N, _H, _W, C = x.shape
-    OC = len(w)
-    inputs, outputs, _ = plan(x.shape, window, m)
-    A, B = small(m, x)
-    P, T1 = (m + 2) ** 2, inputs.TH * inputs.TW
-    size = x.dtype.itemsize
-    dx = xp.empty(x.shape, x.dtype) if need_dx else None
-    GG = kron(m, x)
+    """Equations (2) to (4).
 
-    if N * T1 < OC * C // (C + OC):
-        dM = xp.empty((P, N * T1, OC), x.dtype)
-        dw = xp.empty(w.shape, w.dtype) if need_dw else None
-        item = P * T1 * C * size
+    Args:
+        dy: (N, OH, OW, OC), contiguous.
+        x, w, window, m: as `forward` had them.
+        need_dx, need_dw: which gradients to compute.
 
-        def transform(s: slice) -> None:
-            to_points(dy[s], A, outputs, dM[:, s.start * T1 : s.stop * T1])
+    Returns:
+        dx (N, H, W, C) and dw (OC, 3, 3, C), or None.
+    """
+    plan = make_plan(x, window, m)
+    dx = array_module(x).empty(x.shape, x.dtype) if need_dx else None
+    by = backward_by_channels if plan.cuts_weights(len(x), x.shape[3], len(w)) else backward_by_images
+    return dx, by(dy, x, w, plan, dx, need_dw)
 
-        each_slice(transform, dy, item)
 
-        def channels(c: slice) -> None:
-            nc = c.stop - c.start
-            U = scratch("winograd filters", (P, OC, nc), x.dtype, like=x)
-            V = scratch("winograd products", (P, N * T1, nc), x.dtype, like=x)
-            groups = [slice(0, N)] if is_device_array(x) else slice_batch(N, item)
+def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, need_dw: bool) -> Array | None:
+    """Equations (2) to (4), a slice being some of the images: fill dx, and return dw."""
+    xp, P = array_module(x), plan.P
+    C, OC = x.shape[3], len(w)
+    U: Array = xp.empty((P, OC, C), x.dtype) if dx is not None else None
+
+    def some_filters(s: slice) -> None:
+        filters_to_points(w[s], FOR_BACKWARD, plan, U[:, s])
+
+    def some_images(s: slice) -> tuple[Array, ...]:
+        row = len(x[s]) * plan.inputs.TW
+        dw = scratch("winograd dw", (9, OC, C), x.dtype, like=x)
+        dw.fill(0)
+        clear_below(dx, s, plan)
+        for inputs, outputs in plan.bands(row * (C + OC) * plan.tile_bytes, x):
+            V = scratch("winograd V", (P, inputs.TH * row, C), x.dtype, like=x)
+            dM = scratch("winograd M", (P, inputs.TH * row, OC), x.dtype, like=x)
+            to_points(dy[s], plan.A, outputs, dM)
             if dx is not None:
-                xp.matmul(GG, w[..., c].reshape(OC, 9, nc), out=U.transpose(1, 0, 2))
                 xp.matmul(dM, U, out=V)
-                for s in groups:
-                    from_points(V[:, s.start * T1 : s.stop * T1], B, inputs, dx[s][..., c])
-            if dw is not None:
-                for s in groups:
-                    to_points(x[s][..., c], B.T, inputs, V[:, s.start * T1 : s.stop * T1])
-                xp.matmul(dM.transpose(0, 2, 1), V, out=U)
-                xp.matmul(GG.T, U.transpose(1, 0, 2), out=dw.reshape(OC, 9, C)[..., c])
+                from_points(V, plan.B, inputs, dx[s])
+            if need_dw:
+                to_points(x[s], plan.B.T, inputs, V)
+                dw += filters_from_points(dM, V, plan)
+        return (dw,) if need_dw else ()
 
-        each_slice(channels, w.transpose(3, 0, 1, 2), P * OC * size)
-        return dx, dw
+    if dx is not None:
+        each_group(some_filters, OC, C * plan.tile_bytes, x)
+    sums = sum_slices(some_images, x, plan.tiles(1) * (C + OC) * plan.tile_bytes // LARGER)
+    # (9, OC, C) -> (OC, 9, C) -> (OC, 3, 3, C)
+    return xp.ascontiguousarray(sums[0].transpose(1, 0, 2)).reshape(w.shape) if need_dw else None
 
-    U = kernel_points(w, m, xp.empty((P, OC, C), x.dtype)) if need_dx else None
 
-    def images(s: slice) -> tuple[Array, ...]:
-        T = len(x[s]) * T1
-        dM = scratch("winograd M", (P, T, OC), x.dtype, like=x)
-        V = scratch("winograd V", (P, T, C), x.dtype, like=x)
-        to_points(dy[s], A, outputs, dM)
+def backward_by_channels(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, need_dw: bool) -> Array | None:
+    """Equations (2) to (4), a slice being some of the input channels: fill dx, and return dw."""
+    xp, P, T = array_module(x), plan.P, plan.tiles(len(x))
+    C, OC = x.shape[3], len(w)
+    dM = xp.empty((P, T, OC), x.dtype)
+    dw = xp.empty(w.shape, w.dtype) if need_dw else None
+
+    def some_images(s: slice) -> None:
+        to_points(dy[s], plan.A, plan.outputs, dM[:, plan.tiles(s.start) : plan.tiles(s.stop)])
+
+    def some_channels(c: slice) -> None:
+        U = scratch("winograd U", (P, OC, c.stop - c.start), x.dtype, like=x)
+        V = scratch("winograd V", (P, T, c.stop - c.start), x.dtype, like=x)
+        part = scratch("winograd part", (*x.shape[:3], c.stop - c.start), x.dtype, like=x)
         if dx is not None:
+            filters_to_points(w[..., c], FOR_BACKWARD, plan, U)
             xp.matmul(dM, U, out=V)
-            from_points(V, B, inputs, dx[s])
-        if not need_dw:
-            return ()
-        to_points(x[s], B.T, inputs, V)
-        dU = scratch("winograd dU", (P, OC, C), x.dtype, like=x)
-        xp.matmul(dM.transpose(0, 2, 1), V, out=dU)
-        dw = scratch("winograd dw", (OC, 9, C), x.dtype, like=x)
-        xp.matmul(GG.T, dU.transpose(1, 0, 2), out=dw)
-        return (dw,)
+            clear_below(part, slice(None), plan)
+            from_points(V, plan.B, plan.inputs, part)
+            dx[..., c] = part
+        if dw is not None:
+            part[...] = x[..., c]
+            to_points(part, plan.B.T, plan.inputs, V)
+            # (9, OC, c) -> (OC, 9, c)
+            dw.reshape(OC, 9, C)[..., c] = filters_from_points(dM, V, plan).transpose(1, 0, 2)
 
-    sums = sum_slices(images, x, P * T1 * (C + OC) * size)
-    return dx, sums[0].reshape(w.shape) if need_dw else None
+    each_slice(some_images, dy, plan.tiles(1) * OC * plan.tile_bytes)
+    each_group(some_channels, C, OC * plan.tile_bytes, x)
+    return dw
+
+
+def filters_from_points(dM: Array, V: Array, plan: Plan) -> Array:
+    """Equation (4): dw as (9, OC, C), in scratch, from ``dM`` (t², T, OC) and ``V`` (t², T, C)."""
+    dU = scratch("winograd U", (plan.P, dM.shape[2], V.shape[2]), V.dtype, like=V)
+    dw = scratch("winograd taps", (9, *dU.shape[1:]), V.dtype, like=V)
+    # (t², OC, T) @ (t², T, C) -> (t², OC, C)
+    array_module(V).matmul(dM.transpose(0, 2, 1), V, out=dU)
+    return multiply(plan.GG.T, dU, dw)
+
+
+def clear_below(dx: Array | None, s: slice, plan: Plan) -> None:
+    """Zero the rows of ``dx`` that only the overlaps of the last tiles reach."""
+    if dx is not None:
+        tiles = plan.inputs
+        dx[s, max(tiles.step * tiles.TH - tiles.top, 0) :] = 0
