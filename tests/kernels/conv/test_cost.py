@@ -15,5 +15,5 @@ def test_narrow_products_run_below_the_peak():
 
     assert rate(10_000, 10_000) > 0.99 * cost.PEAK
     # GFLOP/s measured on one core: 113 at K = 144, N = 16 and 63 at K = 75, N = 6
-    assert 90 < rate(144, 16) < 130
+    assert 80 < rate(144, 16) < 130
     assert 50 < rate(75, 6) < 80

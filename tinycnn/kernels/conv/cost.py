@@ -7,12 +7,18 @@ Xeon with OpenBLAS and float32; another machine is another factor, and the order
 
 from __future__ import annotations
 
-RUN, MOVE = 4.5, 0.1
+RUN, MOVE = 4.5, 0.15
 """Copying: one contiguous run, whatever its length; and each number in it, in cache."""
 ADD_RUN, ADD = 10.0, 0.3
 """The same for adding runs to runs."""
-PEAK = 150.0
+PEAK = 135.0
 """GFLOP/s of a large product, that is FLOP in a nanosecond."""
+FILTER = 8.0
+"""For each number in the filters: bringing them into a product's order, forward and backward, and the gradient back."""
+POINT = 1.15
+"""Winograd: for each number of an image taken to the points of a tile, or back."""
+POINT_OF_FILTER = 1.2
+"""The same for the filters, which fill whole memory pages."""
 NARROW, SHALLOW = 6, 8
 """Columns, and terms of the sum, at which a product reaches half its peak."""
 

@@ -17,6 +17,7 @@ is a function of shapes alone, so two runs take the same route and give the same
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,15 +28,10 @@ import numpy as np
 from ...backend import Array, is_device_array
 from ..window import Window
 from . import patches, phases, scatter, winograd
-from .cost import product_time
+from .cost import FILTER, POINT, POINT_OF_FILTER, product_time
 from .patches import Strips, cut, forward_strips, reaches
 
 ALGORITHMS = ("im2col", "strips", "winograd2", "winograd4")
-
-TRANSFORM = {2: 1.3, 4: 1.9}
-"""Winograd: nanoseconds for each number taken to the points of a tile, or back."""
-FILTER = 1.6
-"""The same for the filters."""
 
 _preferred: str | None = os.environ.get("TINYCNN_CONV_ALGORITHM")
 
@@ -100,7 +96,7 @@ def predicted_time(name: str, problem: Problem) -> float:
     how = forward_strips(problem.x_shape, OC, problem.window, problem.G, strips)
     forward = how.gather_time(C) + how.product_time(C, OC)
     backward = min(_phases_time(problem, strips), _scatter_time(_scatter_strips(problem, strips), C, OC))
-    return N * (forward + backward)
+    return N * (forward + backward) + FILTER * C // problem.G * OC * math.prod(problem.window.kernel)
 
 
 def _winograd_time(problem: Problem, m: int) -> float:
@@ -109,7 +105,7 @@ def _winograd_time(problem: Problem, m: int) -> float:
     T = N * -(-OH // m) * -(-OW // m)
     products = 3 * points * product_time(T, C, OC)
     # to the points and back: x, y, dy, x again and dx; of the filters, forward, backward and their gradient
-    transforms = TRANSFORM[m] * T * points * (3 * C + 2 * OC) + 3 * FILTER * points * C * OC
+    transforms = POINT * T * points * (3 * C + 2 * OC) + 3 * POINT_OF_FILTER * points * C * OC
     return products + transforms
 
 
