@@ -38,12 +38,12 @@ def cells(window, oh, ow):
             yield t, h, w
 
 
-@given(WINDOWS, st.integers(0, 99))
-def test_maximum_winners_and_the_way_back_are_their_loops(window, seed):
+@given(WINDOWS, st.sampled_from([1, 3, 32]), st.integers(0, 99))  # 32 numbers are a wide pixel: phases are views
+def test_maximum_winners_and_the_way_back_are_their_loops(window, C, seed):
     rng = np.random.default_rng(seed)
-    x = rng.integers(-3, 4, (2, H, W, 3)).astype(np.float32)
+    x = rng.integers(-3, 4, (2, H, W, C)).astype(np.float32)
     OH, OW = window.out_size(H, W)
-    shape = (2, OH, OW, 3)
+    shape = (2, OH, OW, C)
     dy = rng.integers(-9, 10, shape).astype(np.float32)
     wanted, taps, dx_wanted = np.full(shape, -np.inf), np.zeros(shape, int), np.zeros(x.shape)
     for n, oh, ow, c in np.ndindex(shape):
@@ -52,23 +52,22 @@ def test_maximum_winners_and_the_way_back_are_their_loops(window, seed):
             smallest, taps[n, oh, ow, c], h, w = min(seen)
             wanted[n, oh, ow, c] = -smallest
             dx_wanted[n, h, w, c] += dy[n, oh, ow, c]
-    T = window.kernel[0] * window.kernel[1]
     y, y_too, winners, dx = np.empty(shape, "f"), np.empty(shape, "f"), np.empty(shape, np.uint8), np.empty_like(x)
     max_pool(x, window, y)
     max_pool_winners(x, window, y_too, winners)
     np.testing.assert_array_equal(y, wanted)
     np.testing.assert_array_equal(y_too, wanted)
     on_image = np.isfinite(wanted)
-    np.testing.assert_array_equal((T - 1 - winners)[on_image], taps[on_image])
+    np.testing.assert_array_equal((winners)[on_image], taps[on_image])
     max_pool_backward(dy, winners, window, dx)
     np.testing.assert_array_equal(dx, dx_wanted)
 
 
-@given(WINDOWS, st.integers(0, 99))
-def test_sum_is_its_loops_and_the_way_back_its_adjoint(window, seed):
+@given(WINDOWS, st.sampled_from([1, 3, 16]), st.integers(0, 99))
+def test_sum_is_its_loops_and_the_way_back_its_adjoint(window, C, seed):
     rng = np.random.default_rng(seed)
-    x = rng.integers(-9, 10, (2, H, W, 3)).astype(float)
-    shape = (2, *window.out_size(H, W), 3)
+    x = rng.integers(-9, 10, (2, H, W, C)).astype(float)
+    shape = (2, *window.out_size(H, W), C)
     wanted = np.zeros(shape)
     for n, oh, ow, c in np.ndindex(shape):
         wanted[n, oh, ow, c] = sum(x[n, h, w, c] for _, h, w in cells(window, oh, ow))

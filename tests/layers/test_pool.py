@@ -106,7 +106,8 @@ def geometries(draw, most_dilated=1):
     return {"kernel": kernel, "stride": draw(sizes(1, 4)), "padding": padding, "dilation": draw(sizes(1, most_dilated))}
 
 
-SHAPE = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(10, 13), st.integers(10, 14))
+CHANNELS = st.sampled_from([1, 2, 3, 5, 17])  # 17 in float64 are a wide pixel, whose phases are views
+SHAPE = st.tuples(st.integers(1, 3), CHANNELS, st.integers(10, 13), st.integers(10, 14))
 
 
 def arguments(geometry):
@@ -239,6 +240,18 @@ def test_nan_goes_through_and_stays_in_its_windows():
     for layer in (MaxPool2d(3, 2, 1), MaxPool2d(3, 2, 1).eval(), AvgPool2d(3, 2, 1), AdaptiveAvgPool2d(3)):
         module = getattr(torch.nn, type(layer).__name__)(*((3,) if "Adaptive" in type(layer).__name__ else (3, 2, 1)))
         np.testing.assert_array_equal(np.isnan(layer(x)), torch.isnan(module(torch.from_numpy(x))).numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 40])  # narrow pixels and wide ones go different ways
+@pytest.mark.parametrize("options", [(2,), (3, 2, 1), (2, 1)])
+def test_the_gradient_of_a_window_with_nan_goes_to_its_first_pixel(options, channels):
+    layer, x = MaxPool2d(*options), draw(0)((1, channels, 6, 6))
+    x[:, :, 1, 1] = np.nan
+    dy = np.zeros(layer(x).shape)
+    dy[:, :, 0, 0] = 1
+    dx = layer.backward(dy)
+    assert (dx[:, :, 0, 0] == 1).all()
+    assert dx.sum() == channels
 
 
 @pytest.mark.parametrize("stride", [2, 1])

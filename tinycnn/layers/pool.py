@@ -36,8 +36,8 @@ adjoint of the forward::
 **Cost.**  KH·KW comparisons or additions per output cell: pooling is bound by memory, hence worked in slices of
 the batch that stay in cache.
 
-**Saved for backward:** of the maximum, which cell of the window won, one byte per output cell; of the mean, no
-more than the shape of x and the counts |R(o)|.
+**Saved for backward:** of the maximum, the rank of the cell that won in its window, one byte per output cell; of the
+mean, no more than the shape of x and the counts |R(o)|.
 
 Sources: mean: LeCun et al. 1998 (with a trained factor and bias); maximum: Ranzato et al. 2007, "Unsupervised learning
 of invariant feature hierarchies"; global mean: Lin et al. 2013, "Network in network".
@@ -125,7 +125,7 @@ class MaxPool2d(_Pool2d):
     Shape:
         (N, C, H, W) -> (N, C, OH, OW), OH = ⌊(H + 2P − D·(KH − 1) − 1)/S⌋ + 1 (or ⌈·⌉), OW likewise.
 
-    A window with a NaN in it yields NaN.
+    A window with a NaN in it yields NaN, and its gradient goes to its first pixel.
 
     Raises:
         LayerError: options out of range; an input of another rank or dtype, or smaller than the window.
@@ -162,7 +162,7 @@ class MaxPool2d(_Pool2d):
             else:
                 max_pool_winners(x[s], window, y[s], winners[s])
 
-        each_slice(one_slice, x)
+        each_slice(one_slice, x, _item_bytes(y))
         self.save(winners, window, x.shape)
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
@@ -173,7 +173,7 @@ class MaxPool2d(_Pool2d):
         # (N, C, OH, OW) -> (N, OH, OW, C)
         dy = self.check_gradient(dy, (N, C, OH, OW)).transpose(0, 2, 3, 1)
         dx = array_module(dy).empty(shape, dy.dtype)
-        each_slice(lambda s: max_pool_backward(dy[s], winners[s], window, dx[s]), dx)
+        each_slice(lambda s: max_pool_backward(dy[s], winners[s], window, dx[s]), dx, _item_bytes(dy))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def branches(self) -> list[Array]:
@@ -231,7 +231,7 @@ class AvgPool2d(_Pool2d):
             sum_pool(x[s], window, y[s])
             y[s] /= divisor
 
-        each_slice(one_slice, x)
+        each_slice(one_slice, x, _item_bytes(y))
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
     def backward(self, dy: Array) -> Array:
@@ -247,7 +247,7 @@ class AvgPool2d(_Pool2d):
             xp.divide(dy[s], divisor, out=share)
             sum_pool_backward(share, window, dx[s])
 
-        each_slice(one_slice, dx)
+        each_slice(one_slice, dx, _item_bytes(dy))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def divisor(self, x: Array, OH: int, OW: int) -> Array:
@@ -316,7 +316,7 @@ class AdaptiveAvgPool2d(Layer):
             bin_sums(x[s], rows, columns, y[s])
             y[s] /= divisor
 
-        each_slice(one_slice, x)
+        each_slice(one_slice, x, _item_bytes(y))
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
     def backward(self, dy: Array) -> Array:
@@ -332,7 +332,7 @@ class AdaptiveAvgPool2d(Layer):
             xp.divide(dy[s], divisor, out=share)
             bin_sums_backward(share, rows, columns, dx[s])
 
-        each_slice(one_slice, dx)
+        each_slice(one_slice, dx, _item_bytes(dy))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -371,6 +371,12 @@ def _areas(rows: list[slice], columns: list[slice], like: Array) -> Array:
     """Return the number of pixels in every bin as (OH, OW, 1), in the dtype and on the device of ``like``."""
     counts = np.outer([s.stop - s.start for s in rows], [s.stop - s.start for s in columns])
     return array_module(like).asarray(counts[:, :, None], like.dtype)
+
+
+def _item_bytes(y: Array) -> int:
+    """Twice an image of ``y``, less than is touched: few and large slices, as between two of its many short operations
+    a thread waits for the others."""
+    return int(2 * y.nbytes // max(len(y), 1))
 
 
 def _short(v: tuple[int, int]) -> str:
