@@ -53,6 +53,18 @@ def test_flat_buffers_hold_values_and_gradients_as_views():
     assert np.shares_memory(parameters[0].data.transpose(0, 2, 3, 1).reshape(5, -1), flat.data)
 
 
+def test_buffers_begin_at_cache_lines():
+    for size in (1, 100, 100_000):
+        flat = FlatParameters([Parameter(np.ones(size, np.float32)), Parameter(np.ones(3, np.float32))])
+        another = flat.new_buffer()
+        assert another.shape == flat.data.shape
+        assert another.dtype == flat.data.dtype
+        assert not another.any()
+        for buffer in (flat.data, flat.grad, another, *(p.data for p in flat.parameters)):
+            assert buffer.ctypes.data % 64 == 0
+        flat.check()
+
+
 def test_runs_are_the_fewest_spans():
     parameters = some_parameters()
     flat = FlatParameters(parameters)

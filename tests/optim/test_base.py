@@ -1,14 +1,17 @@
 import copy
+import itertools
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
 from tinycnn import optim, parallel
+from tinycnn.optim import vectors
 from tinycnn.parameter import Parameter
 
 CASES = [
@@ -165,7 +168,7 @@ def test_unnamed_and_equally_named_parameters_get_positions():
 
 
 def train_big(name, kwargs, threads, monkeypatch):
-    """Enough parameters for many chunks, in two groups, some of them frozen in between."""
+    """Enough parameters for many stretches, in two groups, some of them frozen in between."""
     monkeypatch.setattr(parallel, "_num_threads", None)
     parallel.set_num_threads(threads)
     try:
@@ -188,14 +191,14 @@ def test_threads_do_not_change_a_bit(name, kwargs, monkeypatch):
     assert_same(train_big(name, kwargs, 1, monkeypatch), train_big(name, kwargs, 2, monkeypatch))
 
 
-def test_chunks_do_not_change_a_bit(monkeypatch):
+def test_stretches_do_not_change_a_bit(monkeypatch):
     whole = train_big("adam", {}, 2, monkeypatch)
-    monkeypatch.setattr(parallel, "SLICE_BYTES", 1 << 12)
-    monkeypatch.setattr(parallel, "SERIAL_BYTES", 1 << 8)
+    monkeypatch.setattr(vectors, "WORKING_SET", 1 << 12)
     assert_same(train_big("adam", {}, 2, monkeypatch), whole)
+    assert_same(train_big("adam", {}, 3, monkeypatch), whole)
 
 
-def test_many_chunks_are_pytorchs():
+def test_many_stretches_are_pytorchs():
     rng = np.random.default_rng(3)
     p = Parameter(rng.normal(size=(200, 50, 5, 7)))
     twin = torch.nn.Parameter(torch.tensor(p.data))
@@ -271,6 +274,34 @@ def test_zero_grad_clears_every_gradient_frozen_or_not():
     assert not any(p.grad.any() for p in parameters)
 
 
+@pytest.mark.parametrize(("name", "kwargs"), CASES, ids=str)
+def test_a_step_makes_no_array_of_the_size_of_the_parameters(name, kwargs):
+    parameters = [Parameter(np.ones(1_000_000, np.float32), "w"), Parameter(np.ones(10, np.float32), "b")]
+    optimizer = optim.create(name, [{"params": parameters, "weight_decay": 0.1}], **kwargs)
+    optimizer.step()  # makes the state
+    tracemalloc.start()
+    try:
+        optimizer.step()
+        optimizer.zero_grad()
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000  # one array of that size
+    finally:
+        tracemalloc.stop()
+
+
+def test_hyperparameters_may_change_at_any_time():
+    """So may the slots that a group needs: momentum that comes and goes."""
+    parameters, twin = [Parameter(np.arange(4.0))], torch.nn.Parameter(torch.arange(4.0, dtype=torch.float64))
+    ours, theirs = optim.SGD(parameters, lr=0.1), torch.optim.SGD([twin], lr=0.1)
+    for momentum, lr in ((0.0, 0.1), (0.9, 0.2), (0.5, 0.1), (0.0, 0.3), (0.9, 0.1)):
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0].update(momentum=momentum, lr=lr)
+        parameters[0].grad[...] = np.cos(parameters[0].data)
+        twin.grad = torch.cos(twin.detach())
+        ours.step()
+        theirs.step()
+        np.testing.assert_allclose(parameters[0].data, twin.detach().numpy(), rtol=1e-13)
+
+
 def test_a_parameter_converted_later_is_noticed():
     optimizer, parameters = make("sgd", {"lr": 0.1})
     parameters[1].astype("float64")
@@ -282,7 +313,9 @@ def test_a_parameter_converted_later_is_noticed():
 def test_the_buffers_hold_the_groups_in_order():
     optimizer, parameters = make("sgd", {"lr": 0.1})
     assert optimizer.flat.parameters == parameters
-    assert all(p.data.base is optimizer.flat.data for p in parameters)
+    spans = [slice(p.data.ctypes.data, p.data.ctypes.data + p.data.nbytes) for p in parameters]
+    assert all(np.shares_memory(p.data, optimizer.flat.data) for p in parameters)
+    assert all(a.stop <= b.start for a, b in itertools.pairwise(spans))
 
 
 def test_a_base_optimizer_cannot_step():

@@ -11,13 +11,13 @@ therefore part of the state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from ..backend import Array, array_module
-from .base import Optimizer, Past, State
+from ..backend import array_module
+from .base import Optimizer, Past
 from .groups import Group
-from .vectors import add_square, decayed, lerp, work
+from .vectors import Stretch, add_square, lerp
 
 Betas = tuple[float, float]
 
@@ -85,24 +85,24 @@ class Adam(Optimizer):
         """Return m and v, and the largest v with amsgrad."""
         return self.slots if group["amsgrad"] else self.slots[:2]
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, m, v = work(p, "a"), state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = group["betas"]
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        (beta1, beta2), amsgrad = group["betas"], group["amsgrad"]
         root = math.sqrt(1 - beta2 ** past["step"])
-        lr = group["lr"] * root / (1 - beta1 ** past["step"])
-        g = decayed(p, g, group)
-        lerp(m, g, 1 - beta1, a)
-        add_square(v, g, beta2, a)
-        if group["amsgrad"]:
-            v = xp.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
-        # p ← p − lr'·m/(√v + ε')
-        xp.sqrt(v, out=a)
-        a += group["eps"] * root
-        xp.divide(m, a, out=a)
-        a *= lr
-        p -= a
+        lr, eps = self.numbers(group["lr"] * root / (1 - beta1 ** past["step"]), group["eps"] * root)
+        of_m, keep_v, of_v = self.numbers(1 - beta1, beta2, 1 - beta2)
+        for p, g, m, v, *largest, a in parts:
+            lerp(m, g, of_m, a)
+            add_square(v, g, keep_v, of_v, a)
+            if amsgrad:
+                v = xp.maximum(largest[0], v, out=largest[0])
+            # p ← p − lr'·m/(√v + ε')
+            xp.sqrt(v, out=a)
+            a += eps
+            xp.divide(m, a, out=a)
+            a *= lr
+            p -= a
 
 
 class AdamW(Adam):
@@ -171,22 +171,23 @@ class Adamax(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, m, u = work(p, "a"), state["exp_avg"], state["exp_inf"]
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
         beta1, beta2 = group["betas"]
-        g = decayed(p, g, group)
-        lerp(m, g, 1 - beta1, a)
-        # u ← max(β2·u, |g| + ε)
-        xp.absolute(g, out=a)
-        a += group["eps"]
-        u *= beta2
-        xp.maximum(u, a, out=u)
-        # p ← p − lr/(1 − β1^t)·m/u
-        xp.divide(m, u, out=a)
-        a *= group["lr"] / (1 - beta1 ** past["step"])
-        p -= a
+        lr = group["lr"] / (1 - beta1 ** past["step"])
+        lr, eps, of_m, keep_u = self.numbers(lr, group["eps"], 1 - beta1, beta2)
+        for p, g, m, u, a in parts:
+            lerp(m, g, of_m, a)
+            # u ← max(β2·u, |g| + ε)
+            xp.absolute(g, out=a)
+            a += eps
+            u *= keep_u
+            xp.maximum(u, a, out=u)
+            # p ← p − lr/(1 − β1^t)·m/u
+            xp.divide(m, u, out=a)
+            a *= lr
+            p -= a
 
 
 class NAdam(Optimizer):
@@ -219,6 +220,7 @@ class NAdam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")
+    work = ("a", "b")
     new_past: ClassVar[Mapping[str, Any]] = {"step": 0, "mu_product": 1.0}
 
     def __init__(
@@ -252,26 +254,26 @@ class NAdam(Optimizer):
         past["step"] += 1
         past["mu_product"] *= self._mu(group, past["step"])
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, b = work(p, "a"), work(p, "b")
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        t, (beta1, beta2) = past["step"], group["betas"]
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        t, (beta1, beta2), lr = past["step"], group["betas"], group["lr"]
         mu, next_mu, product = self._mu(group, t), self._mu(group, t + 1), past["mu_product"]
-        g = decayed(p, g, group)
-        lerp(m, g, 1 - beta1, a)
-        add_square(v, g, beta2, a)
-        # a = lr·[(1 − μ_t)/(1 − Π_t)·g + μ_{t+1}/(1 − Π_{t+1})·m]
-        xp.multiply(g, group["lr"] * (1 - mu) / (1 - product), out=a)
-        xp.multiply(m, group["lr"] * next_mu / (1 - product * next_mu), out=b)
-        a += b
-        # p ← p − a/(√(v/(1 − β2^t)) + ε)
-        xp.divide(v, 1 - beta2**t, out=b)
-        xp.sqrt(b, out=b)
-        b += group["eps"]
-        a /= b
-        p -= a
+        root = math.sqrt(1 - beta2**t)
+        now, ahead = lr * root * (1 - mu) / (1 - product), lr * root * next_mu / (1 - product * next_mu)
+        now, ahead, eps, of_m, keep_v, of_v = self.numbers(now, ahead, group["eps"] * root, 1 - beta1, beta2, 1 - beta2)
+        for p, g, m, v, a, b in parts:
+            lerp(m, g, of_m, a)
+            add_square(v, g, keep_v, of_v, a)
+            # a = lr'·[(1 − μ_t)/(1 − Π_t)·g + μ_{t+1}/(1 − Π_{t+1})·m]
+            xp.multiply(g, now, out=a)
+            xp.multiply(m, ahead, out=b)
+            a += b
+            # p ← p − a/(√v + ε')
+            xp.sqrt(v, out=b)
+            b += eps
+            a /= b
+            p -= a
 
 
 class RAdam(Optimizer):
@@ -339,20 +341,22 @@ class RAdam(Optimizer):
             return None
         return math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, m, v = work(p, "a"), state["exp_avg"], state["exp_avg_sq"]
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
         t, (beta1, beta2) = past["step"], group["betas"]
-        g = decayed(p, g, group)
-        lerp(m, g, 1 - beta1, a)
-        add_square(v, g, beta2, a)
         lr, r = group["lr"] / (1 - beta1**t), self._rectification(beta2, t)
-        if r is None:
-            xp.multiply(m, lr, out=a)
-        else:
-            xp.sqrt(v, out=a)
-            a += group["eps"]
-            xp.divide(m, a, out=a)
-            a *= lr * r * math.sqrt(1 - beta2**t)
-        p -= a
+        if r is not None:
+            lr *= r * math.sqrt(1 - beta2**t)
+        lr, eps, of_m, keep_v, of_v = self.numbers(lr, group["eps"], 1 - beta1, beta2, 1 - beta2)
+        for p, g, m, v, a in parts:
+            lerp(m, g, of_m, a)
+            add_square(v, g, keep_v, of_v, a)
+            if r is None:
+                xp.multiply(m, lr, out=a)
+            else:
+                xp.sqrt(v, out=a)
+                a += eps
+                xp.divide(m, a, out=a)
+                a *= lr
+            p -= a

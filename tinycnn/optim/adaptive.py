@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from ..backend import Array, array_module
-from .base import Optimizer, Past, State
+from ..backend import array_module
+from .base import Optimizer, Past
 from .groups import Group
-from .vectors import add_square, decayed, lerp, work
+from .vectors import Stretch, add_square, lerp
 
 
 class Adagrad(Optimizer):
@@ -63,20 +64,19 @@ class Adagrad(Optimizer):
             for run in self.flat.runs(group["params"]):
                 self._slot("sum")[run] = group["initial_accumulator_value"]
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, s = work(p, "a"), state["sum"]
-        lr = group["lr"] / (1 + (past["step"] - 1) * group["lr_decay"])
-        g = decayed(p, g, group)
-        # s ← s + g²
-        s += xp.multiply(g, g, out=a)
-        # p ← p − lr·g/(√s + ε)
-        xp.sqrt(s, out=a)
-        a += group["eps"]
-        xp.divide(g, a, out=a)
-        a *= lr
-        p -= a
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        lr, eps = self.numbers(group["lr"] / (1 + (past["step"] - 1) * group["lr_decay"]), group["eps"])
+        for p, g, s, a in parts:
+            # s ← s + g²
+            s += xp.multiply(g, g, out=a)
+            # p ← p − lr·g/(√s + ε)
+            xp.sqrt(s, out=a)
+            a += eps
+            xp.divide(g, a, out=a)
+            a *= lr
+            p -= a
 
 
 class RMSprop(Optimizer):
@@ -143,39 +143,36 @@ class RMSprop(Optimizer):
         wanted = {"square_avg": True, "grad_avg": group["centered"], "velocity": group["momentum"] > 0}
         return tuple(slot for slot in self.slots if wanted[slot])
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a = work(p, "a")
-        g = decayed(p, g, group)
-        add_square(state["square_avg"], g, group["alpha"], a)
-        self._deviation(g, state, group, a)
-        # d = g/(√q + ε)
-        xp.divide(g, a, out=a)
-        if group["momentum"]:
-            # v ← μ·v + d
-            v = state["velocity"]
-            v *= group["momentum"]
-            v += a
-            a[...] = v
-        a *= group["lr"]
-        p -= a
-
-    @staticmethod
-    def _deviation(g: Array, state: State, group: Group, a: Array) -> None:
-        """a ← √q + ε."""
-        xp = array_module(g)
-        if group["centered"]:
-            # q = s − m²
-            m = state["grad_avg"]
-            lerp(m, g, 1 - group["alpha"], a)
-            xp.multiply(m, m, out=a)
-            xp.subtract(state["square_avg"], a, out=a)
-            xp.maximum(a, 0, out=a)
-            xp.sqrt(a, out=a)
-        else:
-            xp.sqrt(state["square_avg"], out=a)
-        a += group["eps"]
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        alpha, centered, momentum = group["alpha"], group["centered"], group["momentum"] != 0
+        lr, eps, mu, keep, share = self.numbers(group["lr"], group["eps"], group["momentum"], alpha, 1 - alpha)
+        for p, g, s, *means, a in parts:
+            add_square(s, g, keep, share, a)
+            if centered:
+                # q = s − m²
+                m = means[0]
+                lerp(m, g, share, a)
+                xp.multiply(m, m, out=a)
+                xp.subtract(s, a, out=a)
+                xp.maximum(a, 0, out=a)
+                xp.sqrt(a, out=a)
+            else:
+                xp.sqrt(s, out=a)
+            # d = g/(√q + ε)
+            a += eps
+            xp.divide(g, a, out=a)
+            if momentum:
+                # v ← μ·v + d; p ← p − lr·v
+                v = means[-1]
+                v *= mu
+                v += a
+                xp.multiply(v, lr, out=a)
+            else:
+                # p ← p − lr·d
+                a *= lr
+            p -= a
 
 
 class Adadelta(Optimizer):
@@ -209,26 +206,26 @@ class Adadelta(Optimizer):
     """
 
     slots = ("square_avg", "acc_delta")
+    work = ("a", "d")
 
     def __init__(
         self, params: Any, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0
     ) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay})
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a, d = work(p, "a"), work(p, "b")
-        s, u = state["square_avg"], state["acc_delta"]
-        g = decayed(p, g, group)
-        add_square(s, g, group["rho"], a)
-        # d = √((u + ε)/(s + ε))·g
-        xp.add(u, group["eps"], out=d)
-        xp.add(s, group["eps"], out=a)
-        d /= a
-        xp.sqrt(d, out=d)
-        d *= g
-        add_square(u, d, group["rho"], a)
-        # p ← p − lr·d
-        d *= group["lr"]
-        p -= d
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        lr, eps, keep, share = self.numbers(group["lr"], group["eps"], group["rho"], 1 - group["rho"])
+        for p, g, s, u, a, d in parts:
+            add_square(s, g, keep, share, a)
+            # d = √((u + ε)/(s + ε))·g
+            xp.add(u, eps, out=d)
+            xp.add(s, eps, out=a)
+            d /= a
+            xp.sqrt(d, out=d)
+            d *= g
+            add_square(u, d, keep, share, a)
+            # p ← p − lr·d
+            d *= lr
+            p -= d

@@ -1,4 +1,4 @@
-"""What all optimizers share: groups, flat buffers, state, the walk over chunks.
+"""What all optimizers share: groups, flat buffers, state, the walk over stretches.
 
 An optimizer lays its parameters out in one `FlatParameters`.  Its mathematics is then written once, for plain
 vectors, in `Optimizer.update`; this file decides which stretches of the buffers that is called on.
@@ -11,37 +11,42 @@ belong to the parameter: one that is thawed after 1000 steps has its t = 1 then,
 its empty averages need.  Parameters of one group with the same past form a *cohort*; in a network of which
 nothing was ever frozen that is the whole group, and one contiguous run.
 
-**Chunks.**  An update is elementwise and bound by memory, so it goes through the buffers in chunks that fit a
-core's cache, on all threads: the handful of vector operations of one chunk read and write memory once.
-Elementwise also means that neither chunks nor threads can change a bit of the result.
+**Stretches.**  An update goes through the buffers in stretches that fit a core's cache, on all threads; `vectors` says
+why.  They are cut once and kept until something changes: a step of a small network is mostly Python's time.
+An update is elementwise, so neither stretches nor threads can change a bit of the result.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from ..backend import Array, array_module, to_numpy
-from ..parallel import each_slice
+from ..parallel import SERIAL_BYTES, each_slice, get_num_threads
 from ..parameter import FlatParameters
 from .groups import Group, check_values, make_groups, plain
-from .vectors import each_chunk
+from .vectors import Batch, Stretch, cut, numbers, run_all, with_work
 
-State: TypeAlias = Mapping[str, Array]
 Past: TypeAlias = dict[str, Any]
 
 
 @dataclass
 class Cohort:
-    """Parameters of one group that share their past, and the runs of the buffers that they fill."""
+    """Parameters of one group that share their past, the runs of the buffers that they fill, and those cut up.
+
+    ``cut_for`` are the slots and the number of threads that ``batches`` were cut for.
+    """
 
     group: Group
     past: Past
     spans: list[slice]
+    batches: list[Batch] = field(default_factory=list)
+    cut_for: tuple[tuple[str, ...], int] | None = None
 
 
 class Optimizer:
@@ -54,10 +59,12 @@ class Optimizer:
         flat: every parameter and gradient, the groups in order.
         state: buffers laid out like ``flat.data``, by slot; made when first needed.
         slots: every slot that the optimizer may use.
+        work: names of the work arrays that `update` needs.
         new_past: the past of a parameter that was never updated.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+    work: ClassVar[tuple[str, ...]] = ("a",)
     new_past: ClassVar[Mapping[str, Any]] = {"step": 0}
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
@@ -75,12 +82,12 @@ class Optimizer:
 
     # ---- the mathematics: every subclass's own -------------------------------------------------------------
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Update a stretch of parameters in place; called from several threads, each with stretches of its own.
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Update stretches of the parameters in place; called from several threads, each with stretches of its own.
 
         Args:
-            p, g: values and gradient, one-dimensional; ``g`` is only read.
-            state: the same stretch of every slot in `slots_of`, updated in place too.
+            parts: tuples of vectors: p and g (weight decay is in them already; g is only read), then every slot in
+                `slots_of`, updated in place too, then the work arrays `work`.
             group: hyper-parameters.
             past: as `advance` left it: ``past["step"]`` is 1 in the first update.
         """
@@ -103,7 +110,11 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Clear every gradient."""
         self.flat.check()
-        each_slice(lambda s: self.flat.grad[s].fill(0), self.flat.grad)
+        grad = self.flat.grad
+        if grad.nbytes < SERIAL_BYTES:
+            grad.fill(0)
+        else:
+            each_slice(lambda s: grad[s].fill(0), grad)
 
     def step(self) -> None:
         """Update every parameter that is not frozen by its gradient.
@@ -113,23 +124,55 @@ class Optimizer:
         """
         self.flat.check()
         self._regroup()
+        tasks: list[Callable[[], None]] = []
         for cohort in self._cohorts:
             group = {name: plain(value) for name, value in cohort.group.items() if name != "params"}
             self.advance(group, cohort.past)
-            buffers = {slot: self._slot(slot) for slot in self.slots_of(group)}
-            for span in cohort.spans:
-                state = {slot: buffer[span] for slot, buffer in buffers.items()}
-                self._update_run(self.flat.data[span], self.flat.grad[span], state, group, cohort.past)
+            for batch in self._batches(cohort, self.slots_of(group)):
+                tasks.append(functools.partial(self._update_batch, batch, group, cohort.past))
+        if tasks:
+            run_all(tasks, like=self.flat.data)
 
-    def _update_run(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        def update(s: slice) -> None:
-            self.update(p[s], g[s], {slot: x[s] for slot, x in state.items()}, group, past)
+    def _update_batch(self, batch: Batch, group: Group, past: Past) -> None:
+        self.update(self._decayed(batch, group), group, past)
 
-        each_chunk(update, p, touched=3 + len(state))  # p, g, the state, a work array
+    def _decayed(self, batch: Batch, group: Group) -> Iterator[Stretch]:
+        """Yield the stretches of a batch as `update` wants them, weight decay applied.
+
+        As the gradient of λ/2·‖p‖² (L2 regularisation): g + λ·p.  Decoupled: p ← p·(1 − lr·λ), and g as it is.
+        """
+        weight_decay = group.get("weight_decay", 0)
+        if weight_decay == 0:
+            yield from with_work(batch, self.work)
+        elif group.get("decoupled_weight_decay", False):
+            (keep,) = self.numbers(1 - group["lr"] * weight_decay)
+            for stretch in with_work(batch, self.work):
+                p = stretch[0]
+                p *= keep
+                yield stretch
+        else:
+            xp, (weight_decay,) = array_module(self.flat.data), self.numbers(weight_decay)
+            for p, g, *others, total in with_work(batch, (*self.work, "g")):
+                xp.multiply(p, weight_decay, out=total)
+                total += g
+                yield (p, total, *others)
+
+    def numbers(self, *values: float) -> list[Any]:
+        """Return numbers in the form that operations on the buffers like best, see `vectors.numbers`."""
+        return numbers(self.flat.data, *values)
+
+    def _batches(self, cohort: Cohort, slots: tuple[str, ...]) -> list[Batch]:
+        """Return the cohort's stretches of p, g and these slots in batches; they are cut when something has changed."""
+        cut_for = (slots, get_num_threads())
+        if cohort.cut_for != cut_for:
+            vectors = [self.flat.data, self.flat.grad, *map(self._slot, slots)]
+            cohort.batches = cut([tuple(x[span] for x in vectors) for span in cohort.spans], len(self.work))
+            cohort.cut_for = cut_for
+        return cohort.batches
 
     def _slot(self, slot: str) -> Array:
         if slot not in self.state:
-            self.state[slot] = array_module(self.flat.data).zeros_like(self.flat.data)
+            self.state[slot] = self.flat.new_buffer()
         return self.state[slot]
 
     def _regroup(self) -> None:
@@ -238,8 +281,7 @@ class Optimizer:
         """Return a new buffer of this optimizer's layout with the saved arrays of one slot in it."""
         if slot not in self.slots:
             raise self._misfit(f"it has {slot!r} of each parameter, this optimizer knows {', '.join(self.slots)}")
-        xp = array_module(self.flat.data)
-        buffer = xp.zeros_like(self.flat.data)
+        xp, buffer = array_module(self.flat.data), self.flat.new_buffer()
         for name, p, span in zip(self.names(), self.flat.parameters, self.flat.spans, strict=True):
             shape = np.shape(arrays[name]) if name in arrays else None
             if shape != tuple(p.shape):

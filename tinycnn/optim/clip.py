@@ -5,16 +5,18 @@ To be called between backward and the optimizer's step.  Frozen parameters are i
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module
-from ..parallel import each_slice, scratch, single_threaded_blas, sum_slices
+from ..parallel import single_threaded_blas
 from ..parameter import FlatParameters
 from .groups import members_of
-from .vectors import memory_order
+from .vectors import Batch, cut, memory_order, numbers, run_all, with_work
 
 
 def grad_norm(parameters: Any, norm_type: float = 2.0) -> float:
@@ -34,34 +36,36 @@ def grad_norm(parameters: Any, norm_type: float = 2.0) -> float:
     return _norm(_gradients(parameters), norm_type)
 
 
-def _norm(gradients: list[Array], norm_type: float) -> float:
+def _norm(batches: list[Batch], norm_type: float) -> float:
     q = float(norm_type)
     if not q > 0:
         raise ValueError(f"grad_norm: norm_type must be greater than 0, got {norm_type!r}")
-    if not gradients:
+    if not batches:
         return 0.0
-    xp = array_module(gradients[0])
-    # The parts are added up where they are: on a GPU there is one number to wait for, not one per gradient.
+    found: list[list[Array]] = [[] for _ in batches]
+
+    def look(i: int) -> None:
+        found[i] = [_part(g, a, q) for g, a in with_work(batches[i], ("norm",), np.float64)]
+
     with single_threaded_blas():
-        if q == math.inf:
-            return float(xp.stack([xp.abs(g).max() for g in gradients]).max())
-        return float(xp.stack([_power_sum(memory_order(g), q) for g in gradients]).sum()) ** (1 / q)
+        _each(batches, look)
+    # They are added up where they are: on a GPU there is one number to wait for, not one per stretch.
+    xp = array_module(batches[0].stretches[0][0])
+    parts = xp.stack([xp.asarray(part) for some in found for part in some])
+    return float(parts.max()) if q == math.inf else float(parts.sum()) ** (1 / q)
 
 
-def _power_sum(g: Array, q: float) -> Array:
-    """Σ|g_i|^q of a vector, in float64."""
-
-    def task(s: slice) -> tuple[Array]:
-        xp = array_module(g)
-        a = scratch("optim.norm", g[s].shape, np.float64, like=g)
-        xp.absolute(g[s], out=a)
-        if q == 2:
-            a *= a
-        else:
-            a **= q
-        return (a.sum(),)
-
-    return sum_slices(task, g, item_bytes=8 + g.itemsize)[0]
+def _part(g: Array, a: Array, q: float) -> Array:
+    """Return Σ|g_i|^q (max|g_i| for q = ∞) of a stretch in float64, with the work array ``a``."""
+    xp = array_module(g)
+    if q == 2:
+        a[...] = g
+        return xp.dot(a, a)
+    xp.absolute(g, out=a)
+    if q == math.inf:
+        return a.max()
+    a **= q
+    return a.sum()
 
 
 def clip_grad_norm_(
@@ -89,25 +93,21 @@ def clip_grad_norm_(
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm!r}")
-    gradients = _gradients(parameters)
-    norm = _norm(gradients, norm_type)
+    batches = _gradients(parameters)
+    norm = _norm(batches, norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {norm}: the loss or a layer has overflowed")
     factor = float(max_norm) / (norm + 1e-6)
     if not factor >= 1:
-        with single_threaded_blas(), np.errstate(invalid="ignore"):
-            for g in gradients:
-                _scale(g, factor)
+        with np.errstate(invalid="ignore"):
+            _each(batches, lambda i: _scale(batches[i], factor))
     return norm
 
 
-def _scale(g: Array, factor: float) -> None:
-    rows = g if g.ndim else g.reshape(1)
-
-    def task(s: slice) -> None:
-        rows[s] *= factor
-
-    each_slice(task, rows)
+def _scale(batch: Batch, factor: float) -> None:
+    (factor,) = numbers(batch.stretches[0][0], factor)
+    for (g,) in batch.stretches:
+        g *= factor
 
 
 def clip_grad_value_(parameters: Any, clip_value: float) -> None:
@@ -118,12 +118,25 @@ def clip_grad_value_(parameters: Any, clip_value: float) -> None:
     """
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must be at least 0, got {clip_value!r}")
-    for g in _gradients(parameters):
-        array_module(g).clip(g, -clip_value, clip_value, out=g)
+    batches = _gradients(parameters)
+
+    def limit(i: int) -> None:
+        for (g,) in batches[i].stretches:
+            array_module(g).clip(g, -clip_value, clip_value, out=g)
+
+    _each(batches, limit)
 
 
-def _gradients(source: Any) -> list[Array]:
-    """Return the gradients of what is not frozen, each on its own or as runs of a flat buffer."""
+def _gradients(source: Any) -> list[Batch]:
+    """Return stretches of the gradients of what is not frozen, each cut by itself or as runs of a flat buffer."""
     if isinstance(source, FlatParameters):
-        return [source.grad[run] for run in source.runs([p for p in source.parameters if p.requires_grad])]
-    return [p.grad for p in members_of(source, "clipping") if p.requires_grad and p.size]
+        runs = source.runs([p for p in source.parameters if p.requires_grad])
+        return cut([(source.grad[run],) for run in runs], work=2)
+    members = [p.grad for p in members_of(source, "clipping") if p.requires_grad and p.size]
+    return cut([(memory_order(g),) for g in members], work=2)
+
+
+def _each(batches: list[Batch], task: Callable[[int], None]) -> None:
+    """Call ``task(i)`` for every batch, on all threads."""
+    if batches:
+        run_all([functools.partial(task, i) for i in range(len(batches))], like=batches[0].stretches[0][0])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module, to_numpy
-from ..parallel import single_threaded_blas
 from ..parameter import channels_last
 from .groups import members_of
-from .vectors import each_chunk, lerp, memory_order, work
+from .vectors import Batch, cut, lerp, memory_order, numbers, run_all, with_work
 
 
 class EMA:
@@ -55,6 +55,8 @@ class EMA:
         if len(dict(self._named())) < len(self._named()):
             raise ValueError("EMA: two parameters have the same name: pass the parameters of one network")
         self._averages = [_copy(x) for x in self._values()]
+        self._cut: list[Batch] = []
+        self._cut_for: list[Array] = []
         self._swapped = False
 
     def _named(self) -> list[tuple[str, Array]]:
@@ -83,10 +85,18 @@ class EMA:
         self._forbid_inside("update")
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         weight = 1 - decay if self.updates else 1
-        with single_threaded_blas():
-            for average, value in self._pairs():
-                _follow(memory_order(average), memory_order(value), weight)
+        batches = self._batches()
+        if batches:
+            run_all([functools.partial(_follow, batch, weight) for batch in batches], like=self._averages[0])
         self.updates += 1
+
+    def _batches(self) -> list[Batch]:
+        """Return the stretches of averages and values; they are cut anew when the network has other arrays."""
+        pairs = self._pairs()
+        if len(pairs) != len(self._cut_for) or any(x is not y for (_, x), y in zip(pairs, self._cut_for, strict=True)):
+            self._cut = cut([(memory_order(average), memory_order(value)) for average, value in pairs], work=1)
+            self._cut_for = [value for _, value in pairs]
+        return self._cut
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -142,13 +152,11 @@ def _copy(x: Array) -> Array:
     return channels_last(array_module(x).copy(x))
 
 
-def _follow(average: Array, value: Array, weight: float) -> None:
-    """average ← average + weight·(value − average), on vectors; weight 1 is a copy, exactly."""
-
-    def task(s: slice) -> None:
+def _follow(batch: Batch, weight: float) -> None:
+    """average ← average + weight·(value − average), on stretches; weight 1 is a copy, exactly."""
+    (share,) = numbers(batch.stretches[0][0], weight)
+    for average, value, a in with_work(batch, ("a",)):
         if weight == 1:
-            average[s] = value[s]
+            average[...] = value
         else:
-            lerp(average[s], value[s], weight, work(average[s], "a"))
-
-    each_chunk(task, average, touched=3)
+            lerp(average, value, share, a)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from ..backend import Array, array_module
-from .base import Optimizer, Past, State
+from ..backend import array_module
+from .base import Optimizer, Past
 from .groups import Group
-from .vectors import decayed, work
+from .vectors import Stretch
 
 
 class SGD(Optimizer):
@@ -99,32 +99,30 @@ class SGD(Optimizer):
         past["step"] += 1
         past["pushes"] += bool(group["momentum"])
 
-    def update(self, p: Array, g: Array, state: State, group: Group, past: Past) -> None:
-        """Apply the equations of the class to one stretch."""
-        xp = array_module(p)
-        a = work(p, "a")
-        g = decayed(p, g, group)
-        if group["momentum"]:
-            g = self._direction(g, state["velocity"], a, group, past)
-        # p ← p − lr·d
-        xp.multiply(g, group["lr"], out=a)
-        p -= a
-
-    @staticmethod
-    def _direction(g: Array, v: Array, a: Array, group: Group, past: Past) -> Array:
-        xp = array_module(g)
-        # v ← μ·v + (1 − τ)·g
-        if past["pushes"] == 1:
-            v[...] = g
-        elif group["dampening"] == 0:
-            v *= group["momentum"]
-            v += g
-        else:
-            v *= group["momentum"]
-            v += xp.multiply(g, 1 - group["dampening"], out=a)
-        if not group["nesterov"]:
-            return v
-        # d = g + μ·v
-        xp.multiply(v, group["momentum"], out=a)
-        a += g
-        return a
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        first, nesterov, plain = past["pushes"] == 1, group["nesterov"], group["dampening"] == 0
+        lr, mu, share = self.numbers(group["lr"], group["momentum"], 1 - group["dampening"])
+        if not group["momentum"]:
+            for p, g, a in parts:
+                # p ← p − lr·g
+                xp.multiply(g, lr, out=a)
+                p -= a
+            return
+        for p, g, v, a in parts:
+            # v ← μ·v + (1 − τ)·g
+            if first:
+                v[...] = g
+            else:
+                v *= mu
+                v += g if plain else xp.multiply(g, share, out=a)
+            if nesterov:
+                # p ← p − lr·(g + μ·v)
+                xp.multiply(v, mu, out=a)
+                a += g
+                a *= lr
+            else:
+                # p ← p − lr·v
+                xp.multiply(v, lr, out=a)
+            p -= a
