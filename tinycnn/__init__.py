@@ -23,6 +23,8 @@ from .backend import DeviceError, array_module, to_numpy
 from .gradcheck import assert_gradients, gradcheck
 from .kernels.im2col import col2im, im2col, im2col_naive
 from .layers import *  # noqa: F403 (layers.__all__ is the list)
+from .layers.rounding import conv_errors
+from .layers.tune import algorithms, set_algorithms, tune
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .parallel import get_num_threads, set_num_threads
 from .parameter import Parameter
@@ -34,9 +36,11 @@ __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
     "DeviceError",
     "MSELoss",
     "Parameter",
+    "algorithms",
     "array_module",
     "assert_gradients",
     "col2im",
+    "conv_errors",
     "data",
     "get_num_threads",
     "gradcheck",
@@ -48,7 +52,9 @@ __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
     "models",
     "optim",
     "save",
+    "set_algorithms",
     "set_num_threads",
     "to_numpy",
+    "tune",
     *layers.__all__,
 ]

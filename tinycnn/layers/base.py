@@ -174,6 +174,10 @@ class Layer:
         """Return the multiply-adds of a forward on an x of ``shape``; by default none (only products are counted)."""
         return 0
 
+    def chosen_algorithm(self, shape: tuple[int, ...]) -> str:
+        """Return the name of the algorithm taken for an x of ``shape``; empty where there is only one."""
+        return ""
+
     def children(self) -> Iterator[Layer]:
         """The layers that this one is directly made of."""
         return iter(self._children.values())
@@ -201,9 +205,7 @@ class Layer:
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
         """(path relative to this layer, array) of every buffer."""
-        for path, layer in self._walk(""):
-            for name, value in layer._buffers.items():
-                yield _join(path, name), value
+        return ((_join(path, name), x) for path, layer in self._walk("") for name, x in layer._buffers.items())
 
     def buffers(self) -> Iterator[Array]:
         """Every buffer of this layer and those below."""
@@ -337,11 +339,7 @@ class Layer:
                 layer.stream.set_state(state[path])
 
     def summary(self, input_shape: tuple[int, ...]) -> Summary:
-        """Return a table of every layer's output shape, parameters, multiply-adds and activation memory.
-
-        Args:
-            input_shape: with the batch: (N, C, H, W) or (N, features).
-        """
+        """Return a table of the layers, for inputs of (N, C, H, W) or (N, features): shapes, cost, memory."""
         from .summary import summarize
 
         return summarize(self, input_shape)

@@ -57,7 +57,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, is_device_array
 from ..initializers import Initializer, default_uniform, fans
 from ..kernels.conv import plan
 from ..kernels.norm import channel_sums
@@ -99,6 +99,13 @@ def conv2d_backward(
     dx, dw = plan.backward(nhwc(dy), nhwc(x), nhwc(w), window, G, algorithm, need_dx, need_dw)
     # (N, H, W, C) -> (N, C, H, W);  (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
     return dx if dx is None else dx.transpose(0, 3, 1, 2), dw if dw is None else dw.transpose(0, 3, 1, 2)
+
+
+def taken(problem: plan.Problem, w: Array, algorithm: str = "auto") -> str:
+    """Return the algorithm that `conv2d_forward` and `conv2d_backward` take for arrays of w's kind."""
+    if algorithm == "auto" and is_device_array(w):
+        return "im2col"
+    return plan.choose(problem, w.dtype, algorithm)
 
 
 def nhwc(x: Array) -> Array:
@@ -196,9 +203,12 @@ class Conv2d(Layer):
 
     def chosen_algorithm(self, shape: tuple[int, ...]) -> str:
         """Return the algorithm taken for an x of ``shape`` (N, C, H, W)."""
+        return taken(self.problem(shape), self.weight.data, self.algorithm)
+
+    def problem(self, shape: tuple[int, ...]) -> plan.Problem:
+        """Return the sizes of the convolution of an x of ``shape`` (N, C, H, W), as ``plan`` takes them."""
         N, C, H, W = shape
-        problem = plan.Problem((N, H, W, C), self.out_channels, self.window, self.groups)
-        return plan.choose(problem, self.weight.dtype, self.algorithm)
+        return plan.Problem((N, H, W, C), self.out_channels, self.window, self.groups)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of y for an x of ``shape``."""

@@ -20,6 +20,7 @@ class Row:
         path: where it sits in the network.
         layer: its repr.
         output_shape: of its output.
+        algorithm: by which it is computed, for a batch of this size; empty for layers that have only one.
         parameters: trainable scalars of its own.
         macs: multiply-adds of one forward; only convolutions and linear layers are counted, as is usual.
         activation_bytes: memory of its output.
@@ -28,6 +29,7 @@ class Row:
     path: str
     layer: str
     output_shape: tuple[int, ...]
+    algorithm: str
     parameters: int
     macs: int
     activation_bytes: int
@@ -61,13 +63,15 @@ class Summary:
         return {"input_shape": self.input_shape, **totals, "layers": [asdict(row) for row in self.rows]}
 
     def __str__(self) -> str:
-        head = ("layer", "", "output shape", "parameters", "multiply-adds", "activations")
-        table = [head, *(_cells(row) for row in self.rows)]
-        total = ("total", "", "", f"{self.parameters:,}", f"{self.macs:,}", _size(self.activation_bytes))
-        widths = [max(len(line[i]) for line in [*table, total]) for i in range(len(head))]
+        head = ("layer", "", "output shape", "algorithm", "parameters", "multiply-adds", "activations")
+        total = ("total", "", "", "", f"{self.parameters:,}", f"{self.macs:,}", _size(self.activation_bytes))
+        table = [head, *(_cells(row) for row in self.rows), total]
+        if not any(row.algorithm for row in self.rows):  # no convolution
+            table = [cells[:3] + cells[4:] for cells in table]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-        lines = [_align(line, widths) for line in table]
-        return "\n".join([f"input {self.input_shape}", lines[0], rule, *lines[1:], rule, _align(total, widths)])
+        first, *lines, last = (_align(cells, widths) for cells in table)
+        return "\n".join([f"input {self.input_shape}", first, rule, *lines, rule, last])
 
 
 def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
@@ -84,8 +88,9 @@ def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
 
     def note(layer: Layer, x: Array, y: Array) -> None:
         if layer._parameters or not list(layer.children()):
-            own = sum(p.size for p in layer._parameters.values())
-            rows.append(Row(layer.path, repr(layer), tuple(y.shape), own, layer.macs(tuple(x.shape)), int(y.nbytes)))
+            shape, own = tuple(x.shape), sum(p.size for p in layer._parameters.values())
+            how, macs = layer.chosen_algorithm(shape), layer.macs(shape)
+            rows.append(Row(layer.path, repr(layer), tuple(y.shape), how, own, macs, int(y.nbytes)))
 
     with restored(model), watched(model.eval(), note):
         model.forward(xp.zeros(input_shape, dtype))
@@ -97,8 +102,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     macs = f"{row.macs:,}" if row.macs else ""
     return (
         row.path,
-        row.layer,
+        row.layer.replace(f", algorithm={row.algorithm!r}", ""),  # has a column of its own
         shape,
+        row.algorithm,
         f"{row.parameters:,}" if row.parameters else "",
         macs,
         _size(row.activation_bytes),
@@ -114,5 +120,8 @@ def _size(count: float) -> str:
 
 
 def _align(cells: tuple[str, ...], widths: list[int]) -> str:
-    padded = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+    words = len(cells) - 3  # the last three are numbers
+    padded = [
+        cell.ljust(w) if i < words else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+    ]
     return "  ".join(padded).rstrip()

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..initializers import Shape, fans
+from ..kernels.conv import plan
 from ..kernels.window import Window
 from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from ..layers.base import Layer, LayerError
-from ..layers.conv import check_fits, conv2d_backward, conv2d_backward_bias, conv2d_forward
+from ..layers.conv import check_fits, conv2d_backward, conv2d_backward_bias, conv2d_forward, taken
 from ..parameter import Parameter, channels_last
 
 
@@ -212,6 +213,11 @@ class SparseConv2d(Layer):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of y for an x of ``shape``."""
         return shape[0], self.out_channels, *self.window.out_size(*shape[2:])
+
+    def chosen_algorithm(self, shape: tuple[int, ...]) -> str:
+        """Return the algorithm that the dense convolution takes."""
+        N, C, H, W = shape
+        return taken(plan.Problem((N, H, W, C), self.out_channels, self.window), self.weight.data)
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Return the multiply-adds of the connections there are."""
