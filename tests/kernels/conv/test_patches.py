@@ -115,3 +115,22 @@ def test_what_is_left_out_of_a_strip_is_not_read():
     x = np.array([1.0, np.nan, 2.0]).reshape(1, 1, 3, 1)
     y = patches.forward(x, np.ones((1, 1, 2, 1)), None, Window((1, 2), dilation=(1, 2)))
     assert y.ravel() == [3.0]
+
+
+@pytest.mark.parametrize("strips", [False, True])
+def test_a_large_image_is_worked_in_bands_of_rows(strips, monkeypatch):
+    rng = np.random.default_rng(0)
+    window = Window((5, 3), (2, 1), ((2, 1), (0, 2)), (1, 2))
+    x, w = rng.integers(-4, 5, (3, 61, 40, 3)).astype(float), rng.integers(-4, 5, (8, 5, 3, 3)).astype(float)
+    y = patches.forward(x, w, np.ones(8), window, strips=strips)
+    dy = rng.integers(-4, 5, y.shape).astype(float)
+    dw = patches.backward_weight(dy, x, w, window, strips=strips)
+    how = patches.forward_strips(x.shape, 8, window, 1, strips)
+    assert len(how.bands(pad(x[:1], window), 8)) == 1
+    monkeypatch.setattr(patches, "SLICE_BYTES", 1 << 14)
+    monkeypatch.setattr(parallel, "SERIAL_BYTES", 1 << 14)
+    monkeypatch.setattr(parallel, "SLICE_BYTES", 1 << 14)
+    assert len(how.bands(pad(x[:1], window), 8)) > 5
+    with poisoned(monkeypatch):
+        np.testing.assert_array_equal(patches.forward(x, w, np.ones(8), window, strips=strips), y)
+        np.testing.assert_array_equal(patches.backward_weight(dy, x, w, window, strips=strips), dw)

@@ -28,12 +28,13 @@ Arrays are (n, H, W, C), filters (OC, KH, KW, C/G) with G groups, all C-contiguo
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...backend import Array, array_module
-from ...parallel import each_slice, scratch, sum_slices
+from ...parallel import SLICE_BYTES, each_slice, scratch, sum_slices
 from .. import gemm
 from ..window import Window, pad
 from .cost import add_time, copy_time, product_time
@@ -56,6 +57,10 @@ class Reach:
     def end(self) -> int:
         """One past the last pixel seen."""
         return self.start + self.step * (self.count - 1) + self.dilation * (self.taps - 1) + 1
+
+    def part(self, first: int, end: int) -> Reach:
+        """Return what positions ``first`` to ``end`` see."""
+        return replace(self, start=self.start + self.step * first, count=end - first)
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,17 @@ class Strips:
         # (G, K, M) @ (G, M, OC/G)
         return array_module(dy).matmul(cols.transpose(0, 2, 1), dy.reshape(M, G, OCG).transpose(1, 0, 2), out=out)
 
+    def bands(self, image: Array, OC: int) -> list[tuple[slice, Strips]]:
+        """Return (rows of the output, strips of those rows), so few rows at a time that they fit a slice.
+
+        Only a slice of a single large ``image`` (n, H, W, C), padded, needs more than one band.
+        """
+        (n, _, _, C), OH = image.shape, self.rows.count
+        large = n == 1 and not self._is_identity(image.shape)
+        count = min(OH, -(-self.item_bytes(C, OC, image.itemsize) // SLICE_BYTES)) if large else 1
+        edges = [i * OH // count for i in range(count + 1)]
+        return [(slice(a, b), replace(self, rows=self.rows.part(a, b))) for a, b in itertools.pairwise(edges)]
+
     def item_bytes(self, C: int, OC: int, itemsize: int) -> int:
         """Memory that one image needs: its strips, what they were cut from, and its outputs."""
         return itemsize * (self.positions * (C + OC) + self.numbers(C))
@@ -227,7 +243,9 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, str
     row = None if b is None else xp.tile(b, OW)  # long rows are added faster than short ones
 
     def one_slice(s: slice) -> None:
-        how.multiply(how.gather(pad(x[s], window)), e, y[s])
+        padded = pad(x[s], window)
+        for part, band in how.bands(padded, OC):
+            band.multiply(band.gather(padded), e, y[s][:, part])
         if row is not None:
             rows = y[s].reshape(-1, OW * OC)  # (n, OH, OW, OC) -> (n·OH, OW·OC)
             rows += row
@@ -239,10 +257,15 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, str
 def backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int = 1, strips: bool = False) -> Array:
     """Return dw (OC, KH, KW, C/G), equation (2)."""
     how = forward_strips(x.shape, len(w), window, G, strips)
-    dw = array_module(w).empty(w.shape, w.dtype)
+    xp = array_module(w)
+    dw = xp.empty(w.shape, w.dtype)
 
     def one_slice(s: slice) -> tuple[Array]:
-        return (how.products(how.gather(pad(x[s], window)), dy[s]),)
+        padded = pad(x[s], window)
+        for i, (part, band) in enumerate(how.bands(padded, len(w))):
+            more = band.products(band.gather(padded), dy[s][:, part], "products" if i == 0 else "more products")
+            total = more if i == 0 else xp.add(total, more, out=total)
+        return (total,)
 
     (de,) = sum_slices(one_slice, x, how.item_bytes(x.shape[3], len(w), x.itemsize), w.nbytes)
     how.fold(de, dw)

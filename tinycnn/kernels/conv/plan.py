@@ -164,6 +164,6 @@ def backward(
 
 
 def _choice(x: Array, w: Array, window: Window, G: int, algorithm: str) -> str:
-    if is_device_array(x) and algorithm == "auto":
+    if (is_device_array(x) and algorithm == "auto") or not x.size:
         return "im2col"
     return choose(Problem(x.shape, len(w), window, G), x.dtype, algorithm)
