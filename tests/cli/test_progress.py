@@ -47,6 +47,20 @@ def test_time_left_counts_what_this_process_did(monkeypatch):
     assert stream.getvalue().endswith("img/s\n")
 
 
+def test_measuring_shows_a_bar_on_a_terminal_alone():
+    class Tuned:
+        def tune(self, progress):
+            progress(0, 3)
+            progress(2, 3)
+
+    for stream, quiet in ((io.StringIO(), False), (Terminal(), True)):
+        assert progress.tuning(stream, quiet) is progress.Run.tune
+    terminal = Terminal()
+    progress.tuning(terminal, quiet=False)(Tuned())
+    assert "timing convolutions" in terminal.getvalue()
+    assert "2/3" in terminal.getvalue()
+
+
 def test_a_terminal_gets_a_bar_that_moves():
     stream = Terminal()
     with progress.make(4, 10, stream, quiet=False) as display:

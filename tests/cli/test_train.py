@@ -99,7 +99,10 @@ def test_options_reach_the_run(command, tmp_path):
     }
     result = command.json()
     assert {name: result[name] for name in chosen} == chosen
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["settings"] == chosen | {"data": "digits"}
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["settings"] == chosen | {
+        "data": "digits",
+        "algorithms": None,
+    }
     assert all(x.dtype == np.float64 for x in arrays(tmp_path / "a").values() if x.ndim == 4)
 
 

@@ -41,7 +41,7 @@ def test_what_is_given_reaches_the_optimizer():
 
 
 def test_through_json_and_back():
-    settings = Settings.choose(lr=0.1, data="mnist")
+    settings = Settings.choose(lr=0.1, data="mnist", algorithms={"conv1": "strips"})
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
@@ -64,6 +64,8 @@ def test_through_json_and_back():
         ({"shift": 16}, "shift must be at least 0 and less than 16"),
         ({"seed": -1}, "seed must lie in 0..2⁶⁴ − 1, got -1"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
+        ({"algorithms": "im2col"}, "algorithms must map paths of convolutions to names, got 'im2col'"),
+        ({"algorithms": {"conv1": 3}}, "algorithms must map paths"),
     ],
 )
 def test_refused(given, words):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
-from ..train import Row, Trainer
+from ..train import Row, Run, Trainer
 
 REFRESH = 0.1
 """Seconds between two looks at the running sums; each look waits for the GPU, if there is one."""
@@ -120,6 +121,23 @@ def make(epochs: int, batches: int, stream: TextIO, quiet: bool, start: int = 0)
     if quiet:
         return Display(epochs, batches)
     return Live(epochs, batches, stream, start) if stream.isatty() else Lines(epochs, batches, stream)
+
+
+def tuning(stream: TextIO, quiet: bool) -> Callable[[Run], None]:
+    """Return what has a run measure its algorithms, with a bar meanwhile if ``stream`` is a terminal."""
+    if quiet or not stream.isatty():
+        return Run.tune
+
+    def tune(run: Run) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("timing convolutions"), BarColumn(bar_width=24), MofNCompleteColumn())
+        with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            run.tune(lambda done, total: bar.update(task, completed=done, total=total))
+
+    return tune
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

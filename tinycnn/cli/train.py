@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import shlex
@@ -50,6 +51,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, Option(help="Of all random numbers. [default: 0]")] = None,
     precision: Annotated[str | None, Option(help="float32 or float64. [default: float32]")] = None,
+    tune: Annotated[
+        bool, Option("--tune", help="Time the algorithms of each convolution, and take the fastest.")
+    ] = False,
+    algorithms: Annotated[
+        Path | None, Option(parser=_folder, metavar="PATH", help="Take what --tune found for the run in this folder.")
+    ] = None,
     device: Annotated[str | None, Option(help="cpu, cuda or auto. [default: cpu]")] = None,
     threads: Annotated[
         int | None, Option(help="CPU threads; results do not depend on it. [default: all cores]")
@@ -67,26 +74,42 @@ def train(
     chosen = {"model": model, "data": data, "batch_size": batch_size, "optimizer": optimizer, "lr": lr}
     chosen |= {"momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "shift": shift}
     chosen |= {"val_fraction": val_fraction, "seed": seed, "precision": precision}
-    given = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given |= {"algorithms": algorithms} if algorithms is not None else {}
     where = None if data_dir is None else str(data_dir)
     with bad_input(options=(*chosen, "epochs", "threads")):
         if threads is not None:
             parallel.set_num_threads(threads)
         if resume is not None:
-            run = _resumed(resume, given, out, device, where, epochs)
+            run = _resumed(resume, given | ({"tune": True} if tune else {}), out, device, where, epochs)
         else:
-            run = _new(given if epochs is None else given | {"epochs": epochs}, out, device or "cpu", where)
+            tuning = progress.tuning(progress.stream_for(json_line), quiet) if tune else None
+            run = _new(given if epochs is None else given | {"epochs": epochs}, out, device or "cpu", where, tuning)
     _go(run, quiet, json_line)
 
 
-def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | None) -> Any:
+def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | None, tuning: Any) -> Any:
     from ..train import Run, Settings
 
+    if "algorithms" in given:
+        if tuning is not None:
+            raise CommandError("--tune cannot be given with --algorithms: measure, or take what another run measured")
+        given = given | {"algorithms": _recorded(given["algorithms"])}
     settings = Settings.choose(**given)
     if out is not None:
-        return Run.new(settings, out, device, data_dir)
+        return Run.new(settings, out, device, data_dir, tuning)
     with _fresh_folder(f"{settings.model}-{settings.data}") as folder:
-        return Run.new(settings, folder, device, data_dir)
+        return Run.new(settings, folder, device, data_dir, tuning)
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Return the algorithms that a run has measured."""
+    from ..train.run import read_config
+
+    found = read_config(folder)["settings"].get("algorithms")
+    if not found:
+        raise CommandError(f"{folder}: this run has measured no algorithms: name one made with --tune")
+    return found
 
 
 @contextmanager
@@ -238,6 +261,9 @@ def _title(run: Any) -> str:
         f"{run.device}{threads}, {s.precision}, seed {s.seed}",
         f"{s.optimizer}, lr {s.lr:g}, schedule {s.schedule}, batches of {s.batch_size}; run folder {run.folder}",
     ]
+    if s.algorithms:
+        counts = collections.Counter(s.algorithms.values()).most_common()
+        lines.append("convolutions as measured: " + ", ".join(f"{name} ×{count}" for name, count in counts))
     if trainer.epoch or trainer.batch:
         lines.append(f"going on after epoch {trainer.epoch}, batch {trainer.batch}")
     return "\n".join(lines)

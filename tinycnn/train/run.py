@@ -1,14 +1,14 @@
 """A training run from settings to result, in a folder that survives whatever moment it is stopped at.
 
-=============================  ===========================================================================
-config.json                    all it takes to repeat the run: settings, versions, machine
+=============================  =====================================================================================
+config.json                    all it takes to repeat the run: settings (measured algorithms too), versions, machine
 metrics.jsonl                  a line per epoch
 last.safetensors               the weights after the last epoch that is finished
 best.safetensors               the weights of the best one (`best_epoch`); usable without the rest
 training_state.safetensors     all it takes to go on: weights, optimizer, schedule, random streams, place
 result.json                    the end of the story: accuracy on the test images
 curves.png                     loss and accuracy by epoch, if matplotlib is there
-=============================  ===========================================================================
+=============================  =====================================================================================
 
 **Whenever it is killed.**  ``training_state`` holds everything, so its rename commits an epoch; the other files
 are written before it.  A run killed between them goes back to the state and writes the same bytes again.
@@ -25,6 +25,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from .. import __version__, data, models, parallel
 from ..backend import resolve_device, to_device
 from ..data import Dataset, Loader, RandomShift
 from ..layers import Layer
+from ..layers.tune import set_algorithms, tune
 from ..losses import CrossEntropyLoss
 from ..optim import join_state, split_state
 from . import checkpoint, curves
@@ -73,6 +75,7 @@ class Run:
         self.test = self._loader(data.prepare(test, size))
         model = models.create(settings.model, published.num_classes, published.shape[0], settings.seed)
         model.astype(settings.precision).to(self.device)
+        set_algorithms(model, settings.algorithms or {})
         optimizer = settings.make_optimizer(model)
         schedule = settings.make_schedule(optimizer, len(self.training))
         loss_fn = CrossEntropyLoss(check_labels=False)  # Dataset has looked at them
@@ -90,11 +93,30 @@ class Run:
             normalize=dataclasses.replace(dataset.normalize, dtype=s.precision),
         )
 
+    def tune(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Give every convolution the algorithm that is the fastest here and now, and the settings the answer."""
+        x, _ = next(self.training.epoch(0))
+        chosen = tune(self.trainer.model, x.shape, progress=progress)
+        self.settings = dataclasses.replace(self.settings, algorithms=chosen)
+
     # ---- beginning -----------------------------------------------------------------------------------------
 
     @classmethod
-    def new(cls, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None) -> Run:
+    def new(
+        cls,
+        settings: Settings,
+        folder: Path,
+        device: str = "cpu",
+        data_dir: str | None = None,
+        prepare: Callable[[Run], None] | None = None,
+    ) -> Run:
         """Make everything from the settings, and then the folder.
+
+        Args:
+            settings: what decides the result.
+            folder: a new or an empty one.
+            device, data_dir: where to compute, and where the data are.
+            prepare: called with the run before its settings are written down: `tune`, for example.
 
         Raises:
             ValueError: settings, data or device cannot be used.
@@ -103,6 +125,8 @@ class Run:
         """
         _must_be_empty(folder)
         run = cls(settings, folder, device, data_dir)
+        if prepare is not None:
+            prepare(run)
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):

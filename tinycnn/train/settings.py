@@ -40,6 +40,7 @@ class Settings:
         val_fraction: part of the training images set aside to choose the best epoch by; 0 takes the last epoch.
         seed: of the initial weights, the order of the images, their shifts, dropout and the validation part.
         precision: ``"float32"`` or ``"float64"``.
+        algorithms: of the convolutions, by path, as `tinycnn.tune` found them; None leaves each to its rule.
 
     Raises:
         ValueError: an unknown name (with the nearest known), or a value out of range.
@@ -58,6 +59,7 @@ class Settings:
     val_fraction: float
     seed: int
     precision: str
+    algorithms: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         models.architecture(self.model)
@@ -68,6 +70,8 @@ class Settings:
         for name in ("epochs", "batch_size", "shift", "seed"):
             if type(getattr(self, name)) is not int:
                 raise ValueError(f"{name} must be an integer, got {getattr(self, name)!r}")
+        if self.algorithms is not None and not _is_plan(self.algorithms):
+            raise ValueError(f"algorithms must map paths of convolutions to names, got {self.algorithms!r}")
         size = min(models.architecture(self.model).input_shape[1:])
         for ok, name, must in (
             (self.epochs >= 1, "epochs", "be at least 1"),
@@ -105,6 +109,7 @@ class Settings:
             "val_fraction": 0.1,
             "seed": 0,
             "precision": "float32",
+            "algorithms": None,
         }
         return cls(**{**defaults, **given})
 
@@ -134,6 +139,10 @@ class Settings:
             ValueError: values that are not allowed.
         """
         return Settings(**values)
+
+
+def _is_plan(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(word, str) for item in value.items() for word in item)
 
 
 def _known(kind: str, name: str, known: list[str]) -> None:
