@@ -24,7 +24,9 @@ def test_numbers_of_parameters_are_the_published_ones():
     assert sum(p.numel() for p in TWINS["vgg16_bn_cifar"]().parameters()) == 14_728_266
 
 
-@pytest.mark.parametrize(("name", "N", "size"), [("lenet5", 3, None), ("resnet20", 2, 16)])
+@pytest.mark.parametrize(
+    ("name", "N", "size"), [("lenet5", 3, None), ("resnet20", 2, 16), ("resnet18", 2, 33), ("vgg16_bn_cifar", 2, None)]
+)
 def test_a_step_is_the_same_step(name, N, size):
     ours = OurStep(name, N, size, dtype="float64")
     theirs = TheirStep(name, N, ours.model.state_dict(), dtype=torch.float64, size=size)
@@ -39,6 +41,24 @@ def test_a_wrong_step_is_found_out(monkeypatch):
     monkeypatch.setattr(OurStep, "step", lambda self, step=OurStep.step: (step(self), self.model.zero_grad()))
     with pytest.raises(Disagreement, match="LeNet-5, batch 2, gradients"):
         steps.check("lenet5", 2)
+
+
+def test_a_step_that_is_wrong_in_float32_alone_is_found_out(monkeypatch):
+    def step(self, right=OurStep.step):
+        right(self)
+        if self.x.dtype == "float32":
+            next(self.model.parameters()).grad[...] *= 1.05
+
+    monkeypatch.setattr(OurStep, "step", step)
+    with pytest.raises(Disagreement, match=r"gradients: conv1\.weight is off by 5\.0e-02"):
+        steps.check("lenet5", 2)
+
+
+def test_the_best_of_pytorch_counts_and_fused_is_told_apart():
+    seconds = {"ours": 2.0, "contiguous, single": 5.0, "channels_last, foreach": 3.0, "contiguous, fused": 1.0}
+    found = steps.judge({name: {"step": [s] * 3} for name, s in seconds.items()})
+    assert found["best"] == "channels_last, foreach"
+    assert (found["theirs"].median, found["ratio"].median, found["fused"].median) == (3.0, 1.5, 0.5)
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=str)
