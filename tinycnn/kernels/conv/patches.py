@@ -262,9 +262,10 @@ def backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int = 1, s
 
     def one_slice(s: slice) -> tuple[Array]:
         padded = pad(x[s], window)
-        for i, (part, band) in enumerate(how.bands(padded, len(w))):
-            more = band.products(band.gather(padded), dy[s][:, part], "products" if i == 0 else "more products")
-            total = more if i == 0 else xp.add(total, more, out=total)
+        (part, band), *others = how.bands(padded, len(w))
+        total = band.products(band.gather(padded), dy[s][:, part])
+        for part, band in others:
+            total += band.products(band.gather(padded), dy[s][:, part], "more products")
         return (total,)
 
     (de,) = sum_slices(one_slice, x, how.item_bytes(x.shape[3], len(w), x.itemsize), w.nbytes)
