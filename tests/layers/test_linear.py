@@ -6,6 +6,7 @@ import torch
 from helpers import poisoned, relative_error
 
 from tinycnn import initializers, parallel
+from tinycnn.layers import linear
 from tinycnn.layers.base import LayerError
 from tinycnn.layers.linear import Linear
 
@@ -44,7 +45,7 @@ def test_each_gradient_is_an_adjoint_exactly_on_integers():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 7, 3), (0, 3, 2), (64, 400, 300), (33, 1000, 1)])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 7, 3), (0, 3, 2), (64, 400, 300), (33, 1000, 1), (700, 300, 40)])
 def test_forward_and_all_gradients_are_pytorchs(sizes, bias):
     N, IN, OUT = sizes
     rng = np.random.default_rng(2)
@@ -62,13 +63,15 @@ def test_forward_and_all_gradients_are_pytorchs(sizes, bias):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_slices_of_the_weight_change_nothing(dtype, monkeypatch):
-    assert len(parallel.slice_batch(301, 1003 * 4)) > 1
+@pytest.mark.parametrize("sizes", [(17, 1003, 301), (3001, 103, 31), (230, 201, 190)])
+def test_slices_of_the_weight_or_of_the_batch_change_nothing(sizes, dtype, monkeypatch):
+    N, IN, OUT = sizes
+    assert len(parallel.slice_batch(max(N, OUT), linear._item_bytes(np.empty((max(N, OUT), IN), dtype), 40_000))) > 1
 
     def results():
         rng = np.random.default_rng(3)
-        layer = Linear(1003, 301, rng=rng, dtype=dtype)
-        x, dy = rng.standard_normal((17, 1003)).astype(dtype), rng.standard_normal((17, 301)).astype(dtype)
+        layer = Linear(IN, OUT, rng=rng, dtype=dtype)
+        x, dy = rng.standard_normal((N, IN)).astype(dtype), rng.standard_normal((N, OUT)).astype(dtype)
         return x, dy, layer, layer(x), layer.backward(dy)
 
     parallel.set_num_threads(2)
@@ -142,8 +145,6 @@ def test_mistakes_are_named():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_gradients_that_nobody_needs_are_not_computed(frozen, monkeypatch):
-    from tinycnn.layers import linear
-
     layer = Linear(4, 3)
     for p in layer.parameters():
         p.requires_grad = not frozen

@@ -19,9 +19,11 @@ x[n, i] met w[o, i] there for every o, and b[o] is added to every y[n, o]::
     db = Σ_n dy                                                                       (3)
     dx = dy w                                                                         (4)
 
-**Cost.**  2·N·IN·OUT FLOP forward, twice that backward.  Behind a CNN the weight is mostly larger than the
-batch (VGG's first has 103 million numbers), so the work is cut along the features, where a convolution is cut
-along the batch: each slice reads its own part of the weight, once, and no partial sums of dw are needed.
+**Cost.**  2·N·IN·OUT FLOP forward, twice that backward.  A batch of more images than there are outputs is larger
+than the weight, and is cut into slices as in a convolution.  Behind a CNN the weight is mostly the larger (VGG's first
+has 103 million numbers), and to read it is what takes time: then the work is cut along the features into a few large
+parts, so that each reads its own part of the weight, once.  dw is always cut along the outputs, which needs no partial
+sums, and each part is added to the gradient while it is in cache.
 
 **Saved for backward:** x.
 
@@ -32,12 +34,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, is_device_array
 from ..initializers import Initializer, default_uniform, fans
-from ..parallel import each_slice
+from ..parallel import LANES, SERIAL_BYTES, each_slice, scratch
 from ..parameter import Parameter
 from .base import Layer, LayerError
 from .check import whole
+
+PARALLEL_MACS = 8_000_000
+"""Multiply-adds that are worth a second thread, even where little memory is touched."""
 
 
 def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
@@ -45,27 +50,36 @@ def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
     xp = array_module(x)
     y = xp.empty((len(x), len(w)), x.dtype)
 
-    def some_outputs(s: slice) -> None:
-        # (N, IN) @ (IN, out) -> (N, out)
-        xp.matmul(x, w[s].T, out=y[:, s])
+    def some_images(s: slice) -> None:
+        # (n, IN) @ (IN, OUT) -> (n, OUT)
+        xp.matmul(x[s], w.T, out=y[s])
         if b is not None:
-            y[:, s] += b[s]
+            y[s] += b
 
-    each_slice(some_outputs, w, w[0].nbytes)
+    def some_outputs(s: slice) -> None:
+        # (out, IN) @ (IN, N) -> (out, N), as BLAS is quicker with the larger matrix on the left;  (out, N) -> (N, out)
+        yt = scratch("yt", (len(w[s]), len(x)), x.dtype, like=x)
+        xp.matmul(w[s], x.T, out=yt)
+        y[:, s] = yt.T if b is None else yt.T + b[s]
+
+    if cuts_batch(x, w):
+        each_slice(some_images, x, _item_bytes(x, w.size))
+    else:
+        each_slice(some_outputs, w, _item_bytes(w, x.size), w.nbytes // LANES)
     return y
 
 
-def linear_backward_weight(dy: Array, x: Array) -> Array:
-    """Equation (2): dw (OUT, IN)."""
+def linear_backward_weight(dy: Array, x: Array, dw: Array) -> None:
+    """Equation (2), added to ``dw`` (OUT, IN)."""
     xp = array_module(x)
-    dw = xp.empty((dy.shape[1], x.shape[1]), x.dtype)
 
     def some_outputs(s: slice) -> None:
+        part = scratch("dw", dw[s].shape, dw.dtype, like=dw)
         # (out, N) @ (N, IN) -> (out, IN)
-        xp.matmul(dy[:, s].T, x, out=dw[s])
+        xp.matmul(dy[:, s].T, x, out=part)
+        dw[s] += part
 
-    each_slice(some_outputs, dw, dw[0].nbytes)
-    return dw
+    each_slice(some_outputs, dw, _item_bytes(dw, x.size))
 
 
 def linear_backward_input(dy: Array, w: Array) -> Array:
@@ -73,12 +87,30 @@ def linear_backward_input(dy: Array, w: Array) -> Array:
     xp = array_module(dy)
     dx = xp.empty((len(dy), w.shape[1]), w.dtype)
 
+    def some_images(s: slice) -> None:
+        # (n, OUT) @ (OUT, IN) -> (n, IN)
+        xp.matmul(dy[s], w, out=dx[s])
+
     def some_inputs(s: slice) -> None:
         # (N, OUT) @ (OUT, in) -> (N, in)
         xp.matmul(dy, w[:, s], out=dx[:, s])
 
-    each_slice(some_inputs, w.T, w[:, 0].nbytes)
+    if cuts_batch(dx, w):
+        each_slice(some_images, dx, _item_bytes(dx, w.size))
+    else:
+        each_slice(some_inputs, w.T, _item_bytes(w.T, dy.size), w.nbytes // LANES)
     return dx
+
+
+def cuts_batch(x: Array, w: Array) -> bool:
+    """Whether to cut the batch, and not the features (module docstring)."""
+    return len(x) > len(w) or is_device_array(x)
+
+
+def _item_bytes(rows: Array, macs: int) -> int:
+    """Memory of each of the ``rows``; at least enough for a second thread if they cost ``macs`` each and that pays."""
+    n = max(len(rows), 1)
+    return -(-max(rows.nbytes, SERIAL_BYTES if n * macs >= PARALLEL_MACS else 0) // n)
 
 
 class Linear(Layer):
@@ -137,7 +169,7 @@ class Linear(Layer):
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, (len(x), self.out_features))
         if self.weight.requires_grad:
-            self.weight.accumulate(linear_backward_weight(dy, x))
+            linear_backward_weight(dy, x, self.weight.grad)
         if self.bias:
             self.bias.accumulate(dy.sum(axis=0))
         return linear_backward_input(dy, self.weight.data) if self.needs_dx else None
