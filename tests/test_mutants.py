@@ -181,7 +181,7 @@ KERNELS = {
         "rows.step * sh, self.B",
         "columns.step * sh, self.B",
         patches,
-        lambda: Conv2d(4, 6, 2, (1, 2)),
+        lambda: Conv2d(4, 6, 2, (2, 1)),  # the wrong step is the shorter: it stays within the image
         IMAGE,
     ),
     "overlapping pool assigns": (

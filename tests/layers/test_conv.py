@@ -50,11 +50,12 @@ OPTIONS = st.fixed_dictionaries(
     st.fixed_dictionaries({"kernel_size": sizes(1, 3), "stride": sizes(1, 3), "padding": sizes(0, 2)}),
     sizes(1, 2),
     st.sampled_from([1, 2]),
+    st.sampled_from(["im2col", "strips", "winograd2"]),  # F(4×4) evaluates at fractions, and rounds
     st.integers(0, 99),
 )
-def test_forward_is_the_seven_loops_exactly_on_integers(options, dilation, groups, seed):
+def test_forward_is_the_seven_loops_exactly_on_integers(options, dilation, groups, algorithm, seed):
     rng = np.random.default_rng(seed)
-    conv = Conv2d(2, 4, **options, dilation=dilation, groups=groups, dtype=np.float64)
+    conv = Conv2d(2, 4, **options, dilation=dilation, groups=groups, algorithm=algorithm, dtype=np.float64)
     for p in conv.parameters():
         p.data[...] = rng.integers(-4, 5, p.shape)
     x = rng.integers(-4, 5, (2, 2, 6, 5)).astype(np.float64)
@@ -133,10 +134,11 @@ def test_each_gradient_is_an_adjoint_exactly_on_integers(options, groups, seed):
     assert (y * dy).sum() == (x * dx).sum() == (conv.weight.data * conv.weight.grad).sum()
 
 
-def test_the_patch_matrix_never_exists_for_the_whole_batch():
+@pytest.mark.parametrize("algorithm", ["im2col", "strips"])
+def test_the_patch_matrix_never_exists_for_the_whole_batch(algorithm):
     parallel.release_scratch()
     parallel.set_num_threads(1)
-    conv = Conv2d(16, 16, 3, padding=1)
+    conv = Conv2d(16, 16, 3, padding=1, algorithm=algorithm)
     x = np.ones((128, 16, 32, 32), np.float32)
     conv.backward(conv(x))
     scratch = sum(buffer.nbytes for buffer in parallel._local.scratch.values())
