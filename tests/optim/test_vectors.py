@@ -51,9 +51,9 @@ def test_stretches_begin_at_cache_lines_and_do_not_depend_on_threads(monkeypatch
 def test_threads_share_evenly():
     batches = cut(rows_of([2_000_000, *[100] * 50, 2_000_000]), work=1)
     sizes = [sum(len(x) for x, _ in batch.stretches) for batch in batches]
-    assert len(sizes) == 4
-    assert max(sizes) < 1.2 * min(sizes)
-    assert len(cut(rows_of([1000]), work=1)) == 1
+    assert len(sizes) == 2
+    assert max(sizes) < 1.1 * min(sizes)
+    assert len(cut(rows_of([1000] * 5), work=1)) == 1  # not worth a second thread
 
 
 def test_work_arrays_fit_their_stretch_and_no_two_share_memory():
@@ -67,14 +67,15 @@ def test_work_arrays_fit_their_stretch_and_no_two_share_memory():
     assert a.dtype == np.float64
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 40])
-def test_every_task_runs_once(count):
+@pytest.mark.parametrize("size", [10, 300_000])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 40])
+def test_every_task_runs_once(count, size):
     calls = [0] * count
 
     def call(i):
         calls[i] += 1
 
-    run_all([lambda i=i: call(i) for i in range(count)], like=np.empty(0))
+    run_all([lambda i=i: call(i) for i in range(count)], cut(rows_of([size]), work=1)[:1] * count)
     assert calls == [1] * count
 
 

@@ -125,13 +125,14 @@ class Optimizer:
         self.flat.check()
         self._regroup()
         tasks: list[Callable[[], None]] = []
+        batches: list[Batch] = []
         for cohort in self._cohorts:
             group = {name: plain(value) for name, value in cohort.group.items() if name != "params"}
             self.advance(group, cohort.past)
-            for batch in self._batches(cohort, self.slots_of(group)):
-                tasks.append(functools.partial(self._update_batch, batch, group, cohort.past))
-        if tasks:
-            run_all(tasks, like=self.flat.data)
+            own = self._batches(cohort, self.slots_of(group))
+            tasks += [functools.partial(self._update_batch, batch, group, cohort.past) for batch in own]
+            batches += own
+        run_all(tasks, batches)
 
     def _update_batch(self, batch: Batch, group: Group, past: Past) -> None:
         self.update(self._decayed(batch, group), group, past)

@@ -138,5 +138,4 @@ def _gradients(source: Any) -> list[Batch]:
 
 def _each(batches: list[Batch], task: Callable[[int], None]) -> None:
     """Call ``task(i)`` for every batch, on all threads."""
-    if batches:
-        run_all([functools.partial(task, i) for i in range(len(batches))], like=batches[0].stretches[0][0])
+    run_all([functools.partial(task, i) for i in range(len(batches))], batches)

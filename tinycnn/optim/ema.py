@@ -86,8 +86,7 @@ class EMA:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         weight = 1 - decay if self.updates else 1
         batches = self._batches()
-        if batches:
-            run_all([functools.partial(_follow, batch, weight) for batch in batches], like=self._averages[0])
+        run_all([functools.partial(_follow, batch, weight) for batch in batches], batches)
         self.updates += 1
 
     def _batches(self) -> list[Batch]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..backend import Array, array_module, is_device_array
-from ..parallel import SLICE_BYTES, each_slice, get_num_threads, scratch
+from ..parallel import SERIAL_BYTES, SLICE_BYTES, each_slice, get_num_threads, scratch
 
 Stretch: TypeAlias = tuple[Array, ...]
 """The same stretch of several vectors."""
@@ -26,56 +26,60 @@ Stretch: TypeAlias = tuple[Array, ...]
 WORKING_SET = 7 << 18
 """Bytes of a stretch, of all its vectors and work arrays together.  (Adam on 10 million float32, two cores with
 2 MiB of L2 cache each: with a third of it a step takes 1.3 times as long, with twice as much 1.1 times.)"""
-BATCHES = 2
-"""Batches of stretches for each thread: few, because beginning one is Python too."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stretches for one thread to work through, and the length of the longest."""
+    """Stretches for one thread to work through, the length of the longest, and the bytes of them all."""
 
     stretches: Sequence[Stretch]
     longest: int
+    nbytes: int
 
 
 def cut(rows: Sequence[Stretch], work: int) -> list[Batch]:
-    """Cut vectors into stretches and divide those evenly among batches; on a GPU nothing is cut.
+    """Cut vectors into stretches and divide those evenly, one batch for each thread; on a GPU nothing is cut.
 
-    The stretches are views.  Where they are cut depends on sizes alone.
+    The stretches are views.  Where they are cut depends on sizes alone; only their division depends on threads.
 
     Args:
         rows: each a tuple of vectors of one length.
         work: how many work arrays there will be beside a row's vectors.
     """
-    stretches = [tuple(x[s] for x in row) for row in rows for s in _pieces(row, work)]
+    stretches = [stretch for row in rows for stretch in _cut_row(row, work)]
     if not stretches:
         return []
-    count = min(len(stretches), BATCHES * get_num_threads())
-    sizes = [len(stretch[0]) for stretch in stretches]
+    sizes = [sum(x.nbytes for x in stretch) for stretch in stretches]
+    count = 1 if sum(sizes) < SERIAL_BYTES else min(len(stretches), get_num_threads())
     middles = [end - size / 2 for end, size in zip(itertools.accumulate(sizes), sizes, strict=True)]
     edges = [bisect_left(middles, i * sum(sizes) / count) for i in range(count)] + [len(stretches)]
-    return [Batch(some, max(len(x[0]) for x in some)) for a, b in itertools.pairwise(edges) if (some := stretches[a:b])]
+    return [
+        Batch(stretches[a:b], max(len(x[0]) for x in stretches[a:b]), sum(sizes[a:b]))
+        for a, b in itertools.pairwise(edges)
+        if a < b
+    ]
 
 
-def _pieces(row: Stretch, work: int) -> list[slice]:
-    """Cut a row into pieces of about equal length, at multiples of a cache line."""
+def _cut_row(row: Stretch, work: int) -> list[Stretch]:
+    """Cut one row into stretches of about equal length, at multiples of a cache line."""
     size = len(row[0])
-    if is_device_array(row[0]):
-        return [slice(0, size)]
-    bytes_of_one = sum(x.itemsize for x in row) + work * row[0].itemsize
-    count = max(1, -(-size * bytes_of_one // WORKING_SET))
-    step = max(16, -(-size // (16 * count)) * 16)
-    return [slice(a, min(a + step, size)) for a in range(0, size, step)]
+    nbytes = sum(x.nbytes for x in row) + work * row[0].nbytes
+    if nbytes <= WORKING_SET or is_device_array(row[0]):
+        return [row] if size else []
+    count = -(-nbytes // WORKING_SET)
+    step = -(-size // (16 * count)) * 16
+    return [tuple(x[start : start + step] for x in row) for start in range(0, size, step)]
 
 
-def run_all(tasks: Sequence[Callable[[], None]], like: Array) -> None:
-    """Call every task: on all threads, unless there is but one or ``like`` is a GPU array."""
+def run_all(tasks: Sequence[Callable[[], None]], batches: Sequence[Batch]) -> None:
+    """Call every task, each of which works through the batch of its place: on all threads, if that is worth it."""
 
     def run(s: slice) -> None:
         for task in tasks[s]:
             task()
 
-    if len(tasks) == 1 or is_device_array(like):
+    small = sum(batch.nbytes for batch in batches) < SERIAL_BYTES
+    if small or len(tasks) == 1 or is_device_array(batches[0].stretches[0][0]):
         run(slice(None))
     else:
         each_slice(run, tasks, item_bytes=SLICE_BYTES)  # a slice is one task
