@@ -15,10 +15,14 @@ PEAK = 135.0
 """GFLOP/s of a large product, that is FLOP in a nanosecond."""
 FILTER = 8.0
 """For each number in the filters: bringing them into a product's order, forward and backward, and the gradient back."""
-POINT = 1.15
-"""Winograd: for each number of an image taken to the points of a tile, or back."""
-POINT_OF_FILTER = 1.2
-"""The same for the filters, which fill whole memory pages."""
+WINOGRAD_PEAK = {2: 137.0, 4: 116.0}
+"""GFLOP/s of Winograd's products, which come in many small ones; by m, as are the next two."""
+POINT = {2: 0.97, 4: 0.95}
+"""For each number of an image taken to the points of a tile, or back."""
+POINT_OF_FILTER = {2: 1.0, 4: 0.61}
+"""The same for the filters."""
+WINOGRAD_START = 120_000.0
+"""For what is done once, however small the image."""
 NARROW, SHALLOW = 6, 8
 """Columns, and terms of the sum, at which a product reaches half its peak."""
 

@@ -28,10 +28,13 @@ import numpy as np
 from ...backend import Array, is_device_array
 from ..window import Window
 from . import patches, phases, scatter, winograd
-from .cost import FILTER, POINT, POINT_OF_FILTER, product_time
+from .cost import FILTER, POINT, POINT_OF_FILTER, WINOGRAD_PEAK, WINOGRAD_START
 from .patches import Strips, cut, forward_strips, reaches
 
 ALGORITHMS = ("im2col", "strips", "winograd2", "winograd4")
+
+WORTH_A_DIGIT = 1.1
+"""Winograd must be faster by this factor to be chosen, as it is less accurate."""
 
 _preferred: str | None = os.environ.get("TINYCNN_CONV_ALGORITHM")
 
@@ -85,7 +88,10 @@ def choose(problem: Problem, dtype: np.typing.DTypeLike = np.float32, algorithm:
 
 @lru_cache(maxsize=4096)
 def _fastest(problem: Problem) -> str:
-    return min((name for name in ALGORITHMS if supports(name, problem)), key=lambda name: predicted_time(name, problem))
+    def time(name: str) -> float:
+        return predicted_time(name, problem) * (WORTH_A_DIGIT if name.startswith("winograd") else 1)
+
+    return min((name for name in ALGORITHMS if supports(name, problem)), key=time)
 
 
 def predicted_time(name: str, problem: Problem) -> float:
@@ -103,10 +109,10 @@ def _winograd_time(problem: Problem, m: int) -> float:
     (N, _, _, C), (_, OH, OW, OC) = problem.x_shape, problem.y_shape
     points = (m + 2) ** 2
     T = N * -(-OH // m) * -(-OW // m)
-    products = 3 * points * product_time(T, C, OC)
+    products = 6 * points * T * C * OC / WINOGRAD_PEAK[m]
     # to the points and back: x, y, dy, x again and dx; of the filters, forward, backward and their gradient
-    transforms = POINT * T * points * (3 * C + 2 * OC) + 3 * POINT_OF_FILTER * points * C * OC
-    return products + transforms
+    images, filters = points * T * (3 * C + 2 * OC), 3 * points * C * OC
+    return products + POINT[m] * images + POINT_OF_FILTER[m] * filters + WINOGRAD_START
 
 
 def _phases_time(problem: Problem, strips: bool) -> float:
