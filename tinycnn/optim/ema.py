@@ -148,7 +148,7 @@ class EMA:
 
 
 def _copy(x: Array) -> Array:
-    return channels_last(array_module(x).copy(x))
+    return channels_last(x.copy(order="K"))
 
 
 def _follow(batch: Batch, weight: float) -> None:
