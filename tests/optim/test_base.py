@@ -274,6 +274,10 @@ def test_zero_grad_clears_every_gradient_frozen_or_not():
     run(optimizer, parameters, range(1), frozen=lambda step, i: i == 0)
     optimizer.zero_grad()
     assert not any(p.grad.any() for p in parameters)
+    big = Parameter(np.ones(1_000_003, np.float32))
+    big.grad[...] = 1
+    optim.SGD([big]).zero_grad()
+    assert not big.grad.any()
 
 
 @pytest.mark.parametrize(("name", "kwargs"), CASES, ids=str)

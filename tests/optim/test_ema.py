@@ -59,6 +59,16 @@ def test_fifty_updates_are_pytorchs(decay, use_buffers):
             np.testing.assert_allclose(net.state_dict()[name], expected.numpy(), rtol=1e-12, atol=1e-15)
 
 
+def test_the_first_update_is_a_copy_exactly():
+    p = Parameter(np.random.default_rng(0).normal(size=1000).astype("float32"))
+    ema = EMA([p], decay=0.999)
+    p.data *= 1e-3
+    ema.update()
+    with ema.averaged():
+        averages = p.data.copy()
+    np.testing.assert_array_equal(averages, p.data)
+
+
 def test_by_hand():
     p = Parameter(np.array([8.0]))
     ema = EMA([p], decay=0.75)

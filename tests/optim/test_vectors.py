@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tinycnn import parallel
+from tinycnn.optim import vectors
 from tinycnn.optim.vectors import WORKING_SET, add_square, cut, lerp, memory_order, numbers, run_all, with_work
 from tinycnn.parameter import Parameter
 
@@ -36,6 +37,14 @@ def test_every_element_is_in_one_stretch_and_in_order(sizes):
     for batch in batches:
         assert batch.longest == max(len(x) for x, _ in batch.stretches)
         assert batch.longest * 4 * (2 + 2) <= WORKING_SET + 4 * 4 * 16
+
+
+@pytest.mark.parametrize("size", [*range(30, 70), 255, 256, 257, 1000, 1041])
+def test_no_element_is_left_over_at_an_end(size, monkeypatch):
+    monkeypatch.setattr(vectors, "WORKING_SET", 32 * 3 * 4)  # 32 elements of two vectors and a work array
+    stretches = [stretch for batch in cut(rows_of([size]), work=1) for stretch in batch.stretches]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in stretches]), np.arange(size))
+    assert all(0 < len(x) <= 32 for x, _ in stretches)
 
 
 def test_stretches_begin_at_cache_lines_and_do_not_depend_on_threads(monkeypatch):
