@@ -129,10 +129,11 @@ if hasattr(os, "register_at_fork"):
 def _get_helpers(size: int) -> _Helpers:
     global _helpers
     with _helpers_lock:
-        if _helpers is None:
-            _helpers = _Helpers()
-        _helpers.grow(size)
-        return _helpers
+        helpers = _helpers  # another thread may drop the global one at any moment
+        if helpers is None:
+            helpers = _helpers = _Helpers()
+        helpers.grow(size)
+        return helpers
 
 
 class _Blas(NamedTuple):
