@@ -38,7 +38,7 @@ NOTES = [
 def run(threads: int, quick: bool, only: str = "", progress: Progress | None = None) -> list[Table]:
     """Measure every network of `STEPS` whose name contains ``only``."""
     table = Table("memory", "Peak memory of a training step", COLUMNS, notes=list(NOTES))
-    chosen = [case for case in (QUICK_STEPS[:1] if quick else STEPS) if only in case[0]]
+    chosen = [case for case in (QUICK_STEPS[:1] if quick else STEPS) if only.lower() in case[0]]
     for name, N in (progress or Progress.silent()).over(chosen, "memory"):
         table.add(net=name, title=NETS[name].title, batch=N, **measure(name, N, threads, 1 if quick else REPEATS))
     return [table]

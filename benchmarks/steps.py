@@ -54,7 +54,7 @@ def run(
     """
     table = Table("steps", "Training steps", COLUMNS, notes=[*NOTES, (QUICK if quick else FULL).words()])
     profiles: list[Table] = []
-    cases = [case for case in (QUICK_STEPS if quick else STEPS) if only in case[0]]
+    cases = [case for case in (QUICK_STEPS if quick else STEPS) if only.lower() in case[0]]
     for name, N in (progress or Progress.silent()).over(cases, "steps"):
         title = NETS[name].title
         mine, yours = check(name, N)

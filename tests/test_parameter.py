@@ -45,7 +45,7 @@ def test_flat_buffers_hold_values_and_gradients_as_views():
         assert np.shares_memory(p.grad, flat.grad[span])
     np.testing.assert_array_equal(parameters[1].grad, np.full(5, 3.0))
     flat.data *= 2
-    flat.grad += 1
+    flat.grad[:] += 1
     for p, value in zip(parameters, values, strict=True):
         np.testing.assert_array_equal(p.data, 2 * value)
     assert (parameters[0].grad == 1).all()
@@ -109,3 +109,42 @@ def test_a_parameter_is_of_floating_point_numbers():
     for dtype in (int, np.float16):
         with pytest.raises(ValueError, match="must be float32 or float64"):
             Parameter(np.ones(2, dtype))
+
+
+def test_a_cleared_gradient_reads_as_zeros_and_is_replaced_by_the_next():
+    for read_between in (False, True):
+        p = Parameter(np.ones(3))
+        p.accumulate(np.full(3, 2.0))
+        p.zero_grad()
+        if read_between:
+            np.testing.assert_array_equal(p.grad, np.zeros(3))
+        p.accumulate(np.full(3, 5.0))
+        p.accumulate(np.full(3, 6.0))
+        np.testing.assert_array_equal(p.grad, np.full(3, 11.0))
+
+
+def test_a_clear_gradient_is_handed_out_once_to_be_written_over_and_never_when_frozen():
+    p = Parameter(np.ones(3))
+    assert p.take_clear_grad() is None
+    p.zero_grad()
+    p.requires_grad = False
+    assert p.take_clear_grad() is None
+    p.requires_grad = True
+    clear = p.take_clear_grad()
+    clear[...] = 7
+    assert p.take_clear_grad() is None
+    np.testing.assert_array_equal(p.grad, np.full(3, 7.0))
+
+
+def test_the_flat_gradients_of_cleared_parameters_are_zeros():
+    parameters = some_parameters()
+    flat = FlatParameters(parameters)
+    for p in parameters:
+        p.grad[...] = 1
+        p.zero_grad()
+    parameters[1].accumulate(np.full(5, 3.0))
+    flat.check()
+    assert flat.grad.sum() == 15
+    parameters[0].zero_grad()
+    parameters[0].grad = np.ones(parameters[0].shape)  # an array of one's own is not cleared
+    assert (parameters[0].grad == 1).all()

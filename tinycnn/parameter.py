@@ -22,14 +22,16 @@ class Parameter:
     Attributes:
         name: path from the root of the network, ``layer1.0.conv1.weight``.
         data: the values.
-        grad: dL/d(data), same shape, memory order and dtype.  Backward passes **add** to it.
+        grad: dL/d(data), same shape, memory order and dtype.  Backward passes **add** to it.  (`zero_grad` only notes
+            that it is clear: the zeros are written when somebody reads them, and where the first gradient replaces
+            them, never.  So ask the parameter for it, and keep no array that was its gradient before.)
         requires_grad: False freezes the parameter: no gradient is computed for it and optimizers skip it.
 
     Raises:
         ValueError: the values are neither float32 nor float64.
     """
 
-    __slots__ = ("data", "grad", "name", "requires_grad")
+    __slots__ = ("_clear", "_grad", "data", "name", "requires_grad")
 
     def __init__(self, data: Array, name: str = "", requires_grad: bool = True) -> None:
         if data.dtype.name not in ("float32", "float64"):
@@ -38,6 +40,16 @@ class Parameter:
         self.data = channels_last(data)
         self.grad = array_module(data).zeros_like(self.data)
         self.requires_grad = requires_grad
+
+    @property
+    def grad(self) -> Array:
+        """The gradient."""
+        self.write_zeros()
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Array) -> None:
+        self._grad, self._clear = gradient, False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,12 +68,30 @@ class Parameter:
 
     def accumulate(self, gradient: Array) -> None:
         """Add ``gradient`` to ``grad``, unless the parameter is frozen."""
-        if self.requires_grad:
-            self.grad += gradient
+        if not self.requires_grad:
+            return
+        clear = self.take_clear_grad()
+        if clear is None:
+            self._grad += gradient
+        else:
+            clear[...] = gradient
+
+    def take_clear_grad(self) -> Array | None:
+        """Return ``grad`` for the first gradient after `zero_grad`, which must be written over all of it; else None."""
+        if not (self._clear and self.requires_grad):
+            return None
+        self._clear = False
+        return self._grad
 
     def zero_grad(self) -> None:
         """Clear the gradient."""
-        self.grad.fill(0)
+        self._clear = True
+
+    def write_zeros(self) -> None:
+        """Write the zeros of a gradient that `zero_grad` cleared and nothing has been added to since."""
+        if self._clear:
+            self._grad.fill(0)
+            self._clear = False
 
     def to(self, device: str) -> None:
         """Move values and gradient to ``"cpu"`` or ``"cuda"``."""
@@ -70,7 +100,7 @@ class Parameter:
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         """Come back from a pickle, which keeps no memory order, on channels-last memory."""
         for name, value in state[1].items():
-            setattr(self, name, channels_last(value) if name in ("data", "grad") else value)
+            setattr(self, name, channels_last(value) if name in ("data", "_grad") else value)
 
     def astype(self, dtype: np.typing.DTypeLike) -> None:
         """Convert values and gradient to ``dtype``."""
@@ -123,7 +153,7 @@ class FlatParameters:
 
     Attributes:
         parameters: in buffer order.
-        data, grad: the buffers, one-dimensional.
+        data, grad: the buffers, one-dimensional; ask for ``grad`` anew after every `Parameter.zero_grad`.
         spans: where each parameter lies: ``data[span]`` holds it in memory order.
     """
 
@@ -145,11 +175,18 @@ class FlatParameters:
             self.spans.append(slice(end, end + p.size))
             end += -(-p.size // self.ALIGN) * self.ALIGN
         self._like, self._size = array_module(first).empty(0, first.dtype), end
-        self.data, self.grad = self.new_buffer(), self.new_buffer()
+        self.data, self._grad = self.new_buffer(), self.new_buffer()
         for p, span in zip(self.parameters, self.spans, strict=True):
-            data, grad = self.view(self.data, p, span), self.view(self.grad, p, span)
+            data, grad = self.view(self.data, p, span), self.view(self._grad, p, span)
             data[...], grad[...] = p.data, p.grad
             p.data, p.grad = data, grad
+
+    @property
+    def grad(self) -> Array:
+        """The gradients."""
+        for p in self.parameters:
+            p.write_zeros()
+        return self._grad
 
     def new_buffer(self) -> Array:
         """Return another buffer of this layout, of zeros."""
@@ -181,9 +218,9 @@ class FlatParameters:
         Raises:
             RuntimeError: a parameter was given other arrays (by ``to`` or ``astype``, say) since.
         """
-        data, grad = _owner(self.data), _owner(self.grad)
+        data, grad = _owner(self.data), _owner(self._grad)
         for p in self.parameters:
-            if p.data.base is not data or p.grad.base is not grad:
+            if p.data.base is not data or p._grad.base is not grad:
                 raise RuntimeError(
                     f"parameter {p.name or '(unnamed)'} has left the optimizer's flat buffer: "
                     "move or convert the model first (to, astype), then make the optimizer"

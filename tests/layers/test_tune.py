@@ -42,7 +42,7 @@ class Machine:
         self.calls.append((name, x.shape, x.dtype))
         self.now += self.costs[name][0]
 
-    def backward(self, dy, x, w, window, G, name, need_dx, need_dw):
+    def backward(self, dy, x, w, window, G, name, need_dx, need_dw, out=None):
         self.asked.append((x.shape[1], need_dx, need_dw))
         self.now += self.costs[name][1]
 

@@ -280,6 +280,16 @@ def test_zero_grad_clears_every_gradient_frozen_or_not():
     assert not big.grad.any()
 
 
+def test_a_step_after_zero_grad_sees_zeros_and_what_was_added_since():
+    still, moved = Parameter(np.ones(3)), Parameter(np.ones(3))
+    optimizer = optim.SGD([still, moved], lr=0.5)
+    still.grad[...] = moved.grad[...] = 9
+    optimizer.zero_grad()
+    moved.accumulate(np.ones(3))
+    optimizer.step()
+    assert_same([still.data, moved.data], [np.ones(3), np.full(3, 0.5)])
+
+
 @pytest.mark.parametrize(("name", "kwargs"), CASES, ids=str)
 def test_a_step_makes_no_array_of_the_size_of_the_parameters(name, kwargs):
     parameters = [Parameter(np.ones(1_000_000, np.float32), "w"), Parameter(np.ones(10, np.float32), "b")]

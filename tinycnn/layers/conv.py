@@ -94,9 +94,14 @@ def conv2d_backward(
     algorithm: str = "auto",
     need_dx: bool = True,
     need_dw: bool = True,
+    out: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Equations (4) and (3): dx (N, C, H, W) and dw (OC, C/G, KH, KW); None in place of one that is not needed."""
-    dx, dw = plan.backward(nhwc(dy), nhwc(x), nhwc(w), window, G, algorithm, need_dx, need_dw)
+    """Equations (4) and (3): dx (N, C, H, W) and dw (OC, C/G, KH, KW); None in place of one that is not needed.
+
+    dw is written to ``out``, on channels-last memory, if that is given.
+    """
+    own = out if out is None else nhwc(out)
+    dx, dw = plan.backward(nhwc(dy), nhwc(x), nhwc(w), window, G, algorithm, need_dx, need_dw, own)
     # (N, H, W, C) -> (N, C, H, W);  (OC, KH, KW, C/G) -> (OC, C/G, KH, KW)
     return dx if dx is None else dx.transpose(0, 3, 1, 2), dw if dw is None else dw.transpose(0, 3, 1, 2)
 
@@ -194,10 +199,11 @@ class Conv2d(Layer):
         w, b = self.weight, self.bias
         if b and b.requires_grad:
             b.accumulate(conv2d_backward_bias(dy))
+        clear = w.take_clear_grad()
         dx, dw = conv2d_backward(
-            dy, x, w.data, self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad
+            dy, x, w.data, self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad, clear
         )
-        if dw is not None:
+        if dw is not None and clear is None:
             w.accumulate(dw)
         return dx
 

@@ -69,15 +69,16 @@ def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
     return y
 
 
-def linear_backward_weight(dy: Array, x: Array, dw: Array) -> None:
-    """Equation (2), added to ``dw`` (OUT, IN)."""
+def linear_backward_weight(dy: Array, x: Array, dw: Array, add: bool = False) -> None:
+    """Equation (2), written or added to ``dw`` (OUT, IN)."""
     xp = array_module(x)
 
     def some_outputs(s: slice) -> None:
-        part = scratch("dw", dw[s].shape, dw.dtype, like=dw)
+        part = scratch("dw", dw[s].shape, dw.dtype, like=dw) if add else dw[s]
         # (out, N) @ (N, IN) -> (out, IN)
         xp.matmul(dy[:, s].T, x, out=part)
-        dw[s] += part
+        if add:
+            dw[s] += part
 
     each_slice(some_outputs, dw, _item_bytes(dw, x.size))
 
@@ -169,7 +170,8 @@ class Linear(Layer):
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, (len(x), self.out_features))
         if self.weight.requires_grad:
-            linear_backward_weight(dy, x, self.weight.grad)
+            clear = self.weight.take_clear_grad()
+            linear_backward_weight(dy, x, self.weight.grad, add=clear is None)
         if self.bias:
             self.bias.accumulate(dy.sum(axis=0))
         return linear_backward_input(dy, self.weight.data) if self.needs_dx else None

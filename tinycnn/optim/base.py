@@ -27,7 +27,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from ..backend import Array, array_module, to_numpy
-from ..parallel import SERIAL_BYTES, each_slice, get_num_threads
+from ..parallel import get_num_threads
 from ..parameter import FlatParameters
 from .groups import Group, check_values, make_groups, plain
 from .vectors import Batch, Stretch, cut, numbers, run_all, with_work
@@ -110,11 +110,8 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Clear every gradient."""
         self.flat.check()
-        grad = self.flat.grad
-        if grad.nbytes < SERIAL_BYTES:
-            grad.fill(0)
-        else:
-            each_slice(lambda s: grad[s].fill(0), grad)
+        for p in self.flat.parameters:
+            p.zero_grad()
 
     def step(self) -> None:
         """Update every parameter that is not frozen by its gradient.
@@ -124,12 +121,13 @@ class Optimizer:
         """
         self.flat.check()
         self._regroup()
+        grad = self.flat.grad
         tasks: list[Callable[[], None]] = []
         batches: list[Batch] = []
         for cohort in self._cohorts:
             group = {name: plain(value) for name, value in cohort.group.items() if name != "params"}
             self.advance(group, cohort.past)
-            own = self._batches(cohort, self.slots_of(group))
+            own = self._batches(cohort, grad, self.slots_of(group))
             tasks += [functools.partial(self._update_batch, batch, group, cohort.past) for batch in own]
             batches += own
         run_all(tasks, batches)
@@ -162,11 +160,11 @@ class Optimizer:
         """Return numbers in the form that operations on the buffers like best, see `vectors.numbers`."""
         return numbers(self.flat.data, *values)
 
-    def _batches(self, cohort: Cohort, slots: tuple[str, ...]) -> list[Batch]:
+    def _batches(self, cohort: Cohort, grad: Array, slots: tuple[str, ...]) -> list[Batch]:
         """Return the cohort's stretches of p, g and these slots in batches; they are cut when something has changed."""
         cut_for = (slots, get_num_threads())
         if cohort.cut_for != cut_for:
-            vectors = [self.flat.data, self.flat.grad, *map(self._slot, slots)]
+            vectors = [self.flat.data, grad, *map(self._slot, slots)]
             cohort.batches = cut([tuple(x[span] for x in vectors) for span in cohort.spans], len(self.work))
             cohort.cut_for = cut_for
         return cohort.batches

@@ -130,8 +130,8 @@ def clip_grad_value_(parameters: Any, clip_value: float) -> None:
 def _gradients(source: Any) -> list[Batch]:
     """Return stretches of the gradients of what is not frozen, each cut by itself or as runs of a flat buffer."""
     if isinstance(source, FlatParameters):
-        runs = source.runs([p for p in source.parameters if p.requires_grad])
-        return cut([(source.grad[run],) for run in runs], work=2)
+        runs, grad = source.runs([p for p in source.parameters if p.requires_grad]), source.grad
+        return cut([(grad[run],) for run in runs], work=2)
     members = [p.grad for p in members_of(source, "clipping") if p.requires_grad and p.size]
     return cut([(memory_order(g),) for g in members], work=2)
 

@@ -254,11 +254,12 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, str
     return y
 
 
-def backward_weight(dy: Array, x: Array, w: Array, window: Window, G: int = 1, strips: bool = False) -> Array:
-    """Return dw (OC, KH, KW, C/G), equation (2)."""
+def backward_weight(
+    dy: Array, x: Array, w: Array, window: Window, G: int = 1, strips: bool = False, out: Array | None = None
+) -> Array:
+    """Return dw (OC, KH, KW, C/G), equation (2); in ``out`` if it is given."""
     how = forward_strips(x.shape, len(w), window, G, strips)
-    xp = array_module(w)
-    dw = xp.empty(w.shape, w.dtype)
+    dw = array_module(w).empty_like(w) if out is None else out
 
     def one_slice(s: slice) -> tuple[Array]:
         padded = pad(x[s], window)

@@ -89,9 +89,19 @@ class Part:
 
 
 def backward(
-    dy: Array, x: Array | None, x_shape: tuple[int, ...], w: Array, window: Window, G: int = 1, strips: bool = False
+    dy: Array,
+    x: Array | None,
+    x_shape: tuple[int, ...],
+    w: Array,
+    window: Window,
+    G: int = 1,
+    strips: bool = False,
+    out: Array | None = None,
 ) -> tuple[Array, Array | None]:
-    """Return dx (N, H, W, C) and, unless ``x`` is None, dw (OC, KH, KW, C/G): equations (1) and (2)."""
+    """Return dx (N, H, W, C), equation (1), and dw (OC, KH, KW, C/G), equation (2).
+
+    dw is written to ``out`` if that is given, and is None if ``x`` is.
+    """
     plans, border = plan(tuple(x_shape), len(w), window, G, strips)
     parts = [Part(*p, expand_transposed(w[:, p[0].cells, p[1].cells], p[2])) for p in plans]
     dx = array_module(dy).empty(x_shape, dy.dtype)
@@ -106,7 +116,8 @@ def backward(
     sums = sum_slices(one_slice, dy, item_bytes, w.nbytes)
     if x is None:
         return dx, None
-    dw = array_module(w).zeros(w.shape, w.dtype)
+    dw = array_module(w).empty_like(w) if out is None else out
+    dw.fill(0)  # cells that no pixel meets have no part
     for part, de in zip(parts, sums, strict=True):
         if de.size:
             fold_transposed(de, dw[:, part.down.cells, part.across.cells], part.strips)

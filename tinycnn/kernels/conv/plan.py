@@ -155,18 +155,19 @@ def backward(
     algorithm: str = "auto",
     need_dx: bool = True,
     need_dw: bool = True,
+    out: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Return dx (N, H, W, C) and dw (OC, KH, KW, C/G); None in place of one that is not needed."""
+    """Return dx (N, H, W, C) and dw (OC, KH, KW, C/G), in ``out`` if given; None in place of one that is not needed."""
     name = _choice(x, w, window, G, algorithm)
     if name.startswith("winograd"):
-        return winograd.backward(dy, x, w, window, int(name[-1]), need_dx, need_dw)
+        return winograd.backward(dy, x, w, window, int(name[-1]), need_dx, need_dw, out)
     strips = name == "strips"
     if not need_dx:
-        return None, patches.backward_weight(dy, x, w, window, G, strips) if need_dw else None
+        return None, patches.backward_weight(dy, x, w, window, G, strips, out) if need_dw else None
     how = _backward_strips(Problem(x.shape, len(w), window, G), strips)
     if how is None:
-        return phases.backward(dy, x if need_dw else None, x.shape, w, window, G, strips)
-    return scatter.backward(dy, x if need_dw else None, x.shape, w, window, how)
+        return phases.backward(dy, x if need_dw else None, x.shape, w, window, G, strips, out)
+    return scatter.backward(dy, x if need_dw else None, x.shape, w, window, how, out)
 
 
 def _choice(x: Array, w: Array, window: Window, G: int, algorithm: str) -> str:

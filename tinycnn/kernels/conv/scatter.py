@@ -31,7 +31,13 @@ from .patches import Strips
 
 
 def backward(
-    dy: Array, x: Array | None, x_shape: tuple[int, ...], w: Array, window: Window, how: Strips
+    dy: Array,
+    x: Array | None,
+    x_shape: tuple[int, ...],
+    w: Array,
+    window: Window,
+    how: Strips,
+    out: Array | None = None,
 ) -> tuple[Array, Array | None]:
     """Return dx (N, H, W, C) and, unless ``x`` is None, dw (OC, KH, KW, C/G).
 
@@ -40,6 +46,7 @@ def backward(
         x: (N, H, W, C), of ``x_shape``.
         w: (OC, KH, KW, C/G).
         window, how: the sliding window, and the strips that the forward is seen as.
+        out: where to write dw; memory of its own if it is None.
     """
     xp = array_module(dy)
     _, H, W, C = x_shape
@@ -56,7 +63,7 @@ def backward(
     sums = sum_slices(one_slice, dy, how.item_bytes(C, len(w), dy.itemsize), w.nbytes)
     if x is None:
         return dx, None
-    dw = xp.empty(w.shape, w.dtype)
+    dw = xp.empty_like(w) if out is None else out
     how.fold(sums[0], dw)
     return dx, dw
 

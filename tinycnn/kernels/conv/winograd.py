@@ -269,7 +269,14 @@ def forward_by_filters(x: Array, w: Array, b: Array | None, plan: Plan, y: Array
 
 
 def backward(
-    dy: Array, x: Array, w: Array, window: Window, m: int, need_dx: bool = True, need_dw: bool = True
+    dy: Array,
+    x: Array,
+    w: Array,
+    window: Window,
+    m: int,
+    need_dx: bool = True,
+    need_dw: bool = True,
+    out: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
     """Equations (2) to (4).
 
@@ -277,18 +284,23 @@ def backward(
         dy: (N, OH, OW, OC), contiguous.
         x, w, window, m: as `forward` had them.
         need_dx, need_dw: which gradients to compute.
+        out: where to write dw; memory of its own if it is None.
 
     Returns:
         dx (N, H, W, C) and dw (OC, 3, 3, C), or None.
     """
     plan = make_plan(x, window, m)
     dx = array_module(x).empty(x.shape, x.dtype) if need_dx else None
+    dw = None
+    if need_dw:
+        dw = array_module(w).empty_like(w) if out is None else out
     by = backward_by_channels if plan.cuts_weights(len(x), x.shape[3], len(w)) else backward_by_images
-    return dx, by(dy, x, w, plan, dx, need_dw)
+    by(dy, x, w, plan, dx, dw)
+    return dx, dw
 
 
-def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, need_dw: bool) -> Array | None:
-    """Equations (2) to (4), a slice being some of the images: fill dx, and return dw."""
+def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, dw: Array | None) -> None:
+    """Equations (2) to (4), a slice being some of the images: fill dx and dw."""
     xp, P = array_module(x), plan.P
     C, OC = x.shape[3], len(w)
     U: Array = xp.empty((P, OC, C), x.dtype) if dx is not None else None
@@ -298,8 +310,8 @@ def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | No
 
     def some_images(s: slice) -> tuple[Array, ...]:
         row = len(x[s]) * plan.inputs.TW
-        dw = scratch("winograd dw", (9, OC, C), x.dtype, like=x)
-        dw.fill(0)
+        total = scratch("winograd dw", (9, OC, C), x.dtype, like=x)
+        total.fill(0)
         clear_below(dx, s, plan)
         for inputs, outputs in plan.bands(row * (C + OC) * plan.tile_bytes, x):
             V = scratch("winograd V", (P, inputs.TH * row, C), x.dtype, like=x)
@@ -308,24 +320,24 @@ def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | No
             if dx is not None:
                 xp.matmul(dM, U, out=V)
                 from_points(V, plan.B, inputs, dx[s])
-            if need_dw:
+            if dw is not None:
                 to_points(x[s], plan.B.T, inputs, V)
-                dw += filters_from_points(dM, V, plan)
-        return (dw,) if need_dw else ()
+                total += filters_from_points(dM, V, plan)
+        return () if dw is None else (total,)
 
     if dx is not None:
         each_group(some_filters, OC, C * plan.tile_bytes, x)
     sums = sum_slices(some_images, x, plan.tiles(1) * (C + OC) * plan.tile_bytes // LARGER)
-    # (9, OC, C) -> (OC, 9, C) -> (OC, 3, 3, C)
-    return xp.ascontiguousarray(sums[0].transpose(1, 0, 2)).reshape(w.shape) if need_dw else None
+    if dw is not None:
+        # (9, OC, C) -> (OC, 9, C)
+        dw.reshape(OC, 9, C)[...] = sums[0].transpose(1, 0, 2)
 
 
-def backward_by_channels(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, need_dw: bool) -> Array | None:
-    """Equations (2) to (4), a slice being some of the input channels: fill dx, and return dw."""
+def backward_by_channels(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | None, dw: Array | None) -> None:
+    """Equations (2) to (4), a slice being some of the input channels: fill dx and dw."""
     xp, P, T = array_module(x), plan.P, plan.tiles(len(x))
     C, OC = x.shape[3], len(w)
     dM = xp.empty((P, T, OC), x.dtype)
-    dw = xp.empty(w.shape, w.dtype) if need_dw else None
 
     def some_images(s: slice) -> None:
         to_points(dy[s], plan.A, plan.outputs, dM[:, plan.tiles(s.start) : plan.tiles(s.stop)])
@@ -348,7 +360,6 @@ def backward_by_channels(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | 
 
     each_slice(some_images, dy, plan.tiles(1) * OC * plan.tile_bytes)
     each_group(some_channels, C, OC * plan.tile_bytes, x)
-    return dw
 
 
 def filters_from_points(dM: Array, V: Array, plan: Plan) -> Array:
