@@ -2,6 +2,7 @@
 
 import hypothesis
 import pytest
+import strict_cupy
 
 from tinycnn import backend, parallel
 
@@ -13,7 +14,8 @@ hypothesis.settings.load_profile("tinycnn")
 def _ask_for_gpus_anew():
     """Whether a GPU is usable is remembered for the process; a test may have told a stand-in's answer."""
     yield
-    backend.cuda_problem.cache_clear()
+    for cache in (backend.cuda_problem, backend._compiled_kernel, backend._compiled_module):
+        cache.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +26,11 @@ def _threads_as_they_were():
     if parallel._num_threads != before:
         parallel._num_threads = before
         parallel._forget_helpers()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """CuPy where there is a GPU; elsewhere its stand-in, with kernels running on the CPU."""
+    if backend.cuda_problem() is None:
+        return backend._import_cupy()
+    return strict_cupy.install(monkeypatch)

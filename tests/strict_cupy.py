@@ -2,12 +2,14 @@
 
 Its arrays are a class of their own.  As with CuPy, mixing one with a NumPy array of more than one element is a
 TypeError, turning one into a NumPy array without ``get`` is a TypeError, and only functions that CuPy has exist.  It
-says nothing about CUDA itself, but code that quietly falls back to the host fails here as it would there.
+says nothing about CUDA itself, but code that quietly falls back to the host fails here as it would there.  Kernels in
+CUDA C run on the CPU (`cuda_shim`).
 """
 
 import sys
 from types import ModuleType, SimpleNamespace
 
+import cuda_shim
 import numpy as np
 
 # Functions of CuPy 14 that the package may use: same names and arguments as in NumPy.
@@ -101,9 +103,10 @@ def make():
                 return out
 
         setattr(module, name, wrapped)
-    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError)
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=RuntimeError)
     stream = SimpleNamespace(synchronize=lambda: None)
     module.ndarray = ndarray
+    module.RawModule = cuda_shim.RawModule
     module.asarray = module.array = _asarray
     module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     module.cuda = SimpleNamespace(runtime=runtime, get_current_stream=lambda: stream)
@@ -134,5 +137,6 @@ def install(monkeypatch):
     module = make()
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(backend, "_import_cupy", lambda: module)
-    backend.cuda_problem.cache_clear()
+    for cache in (backend.cuda_problem, backend._compiled_kernel, backend._compiled_module):
+        cache.cache_clear()
     return module

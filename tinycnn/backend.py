@@ -127,6 +127,31 @@ def synchronize(device: str = CUDA) -> None:
         sys.modules["cupy"].cuda.get_current_stream().synchronize()
 
 
+def compile_cuda(code: str, options: tuple[str, ...], name: str) -> Any:
+    """Return the kernel ``name`` of a CUDA C source, compiled for the current GPU (once for all calls).
+
+    Raises:
+        DeviceError: the source does not compile; the compiler's messages are in it.
+    """
+    return _compiled_kernel(code, options, name, sys.modules["cupy"].cuda.runtime.getDevice())
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled_kernel(code: str, options: tuple[str, ...], name: str, device: int) -> Any:
+    return _compiled_module(code, options, device).get_function(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled_module(code: str, options: tuple[str, ...], device: int) -> Any:
+    cupy = sys.modules["cupy"]
+    module = cupy.RawModule(code=code, options=options, backend="nvrtc")
+    try:
+        module.compile()
+    except Exception as error:  # CuPy's own class, and what NVRTC's loader raises
+        raise DeviceError(f"a CUDA kernel does not compile for this GPU ({' '.join(options)}):\n{error}") from error
+    return module
+
+
 def keep_freed_memory() -> None:
     """Let memory that was freed stay with the process, for the next arrays, where the C library is glibc.
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..backend import Array, array_module, is_device_array
 from ..parallel import scratch
+from .cuda import twin
 from .window import Index, Window
 
 Stride: TypeAlias = tuple[int, int]
@@ -159,6 +160,7 @@ def fold_by_halves(op: Callable[..., Array], neutral: float, x: Array, window: W
     fold(op, neutral, split(bands, across.stride), taps_of(across, OH, W), y)
 
 
+@twin("pool")
 def max_pool(x: Array, window: Window, y: Array) -> None:
     """Write the maximum over the window at every position into ``y``."""
     fold_by_halves(array_module(x).maximum, -np.inf, x, window, y)
