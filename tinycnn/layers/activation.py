@@ -39,15 +39,14 @@ Hendrycks & Gimpel 2016 (the approximation by tanh in section 2).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
+import numpy as np  # noqa: F401 (the examples use it)
 
 from ..backend import Array, array_module
-from ..kernels.erf import normal_cdf
-from ..parallel import each_slice, scratch
+from ..kernels import activation as formulas
+from ..parallel import each_slice
 from .base import Layer, LayerError
 
 
@@ -118,11 +117,11 @@ class ReLU(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write max(x, 0) into ``y``; NaN stays NaN."""
-        array_module(x).maximum(x, 0, out=y)
+        formulas.relu(x, y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy·[y > 0] into ``dx``."""
-        array_module(dy).multiply(dy, saved > 0, out=dx)
+        formulas.relu_backward(dy, saved, dx)
 
 
 class LeakyReLU(Activation):
@@ -140,31 +139,15 @@ class LeakyReLU(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write max(x, αx) into ``y``, or min(x, αx) where α is above 1."""
-        xp = array_module(x)
-        xp.multiply(x, self.negative_slope, out=y)
-        (xp.maximum if self.negative_slope <= 1 else xp.minimum)(x, y, out=y)
+        formulas.leaky_relu(x, self.negative_slope, y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy·([x > 0] + α·[x ≤ 0]) into ``dx``."""
-        array_module(dy).multiply(saved <= 0, self.negative_slope, out=dx)
-        dx += saved > 0
-        dx *= dy
+        formulas.leaky_relu_backward(dy, saved, self.negative_slope, dx)
 
     def options(self) -> str:
         """Return the slope on the left, unless it is the default."""
         return "" if self.negative_slope == 0.01 else f"negative_slope={self.negative_slope}"
-
-
-def sigmoid(x: Array, out: Array) -> None:
-    """Write σ(x) = 1/(1 + e^−x) into ``out``, which may be ``x``.
-
-    e^−x overflows to ∞ on the far left, and 1/(1 + ∞) = 0 is right.
-    """
-    xp = array_module(x)
-    with np.errstate(over="ignore"):
-        xp.exp(xp.negative(x, out=out), out=out)
-    out += 1
-    xp.reciprocal(out, out=out)
 
 
 class Sigmoid(Activation):
@@ -178,13 +161,11 @@ class Sigmoid(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write σ(x) into ``y``."""
-        sigmoid(x, y)
+        formulas.sigmoid(x, y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy·y·(1 − y) into ``dx``."""
-        array_module(dy).subtract(1, saved, out=dx)
-        dx *= saved
-        dx *= dy
+        formulas.sigmoid_backward(dy, saved, dx)
 
 
 class Tanh(Activation):
@@ -194,13 +175,11 @@ class Tanh(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write tanh x into ``y``."""
-        array_module(x).tanh(x, out=y)
+        formulas.tanh(x, y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy·(1 − y²) into ``dx``."""
-        xp = array_module(dy)
-        xp.subtract(1, xp.multiply(saved, saved, out=dx), out=dx)
-        dx *= dy
+        formulas.tanh_backward(dy, saved, dx)
 
 
 class Softplus(Activation):
@@ -223,24 +202,11 @@ class Softplus(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write (max(t, 0) + log(1 + e^−|t|))/β into ``y``, with t = βx: the same value, and no overflow."""
-        xp = array_module(x)
-        t = scratch("softplus", x.shape, x.dtype, like=x)
-        xp.multiply(x, self.beta, out=t)
-        linear = t > self.threshold
-        xp.negative(xp.abs(t, out=y), out=y)
-        xp.log1p(xp.exp(y, out=y), out=y)
-        y += xp.maximum(t, 0, out=t)
-        y /= self.beta
-        xp.copyto(y, x, where=linear)
+        formulas.softplus(x, self.beta, self.threshold, y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy·σ(βx) into ``dx``."""
-        xp = array_module(dy)
-        xp.multiply(saved, self.beta, out=dx)
-        linear = dx > self.threshold
-        sigmoid(dx, dx)
-        dx *= dy
-        xp.copyto(dx, dy, where=linear)
+        formulas.softplus_backward(dy, saved, self.beta, self.threshold, dx)
 
     def options(self) -> str:
         """Return the arguments that differ from the defaults."""
@@ -270,7 +236,7 @@ class SelfGated(Activation):
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write dy times the slope into ``dx``."""
-        array_module(dy).multiply(dy, saved, out=dx)
+        formulas.multiply(dy, saved, dx)
 
 
 class SiLU(SelfGated):
@@ -282,17 +248,7 @@ class SiLU(SelfGated):
 
     def value_and_slope(self, x: Array, y: Array, slope: Array) -> None:
         """Write x·σ and σ·(1 + x·(1 − σ)), with σ = σ(x)."""
-        sigmoid(x, y)
-        open_gate(x, x, y, slope)
-
-
-def open_gate(x: Array, x_dv: Array, y: Array, slope: Array) -> None:
-    """Turn ``y`` = σ(v(x)) into x·σ, and write the slope σ·(1 + x·v'·(1 − σ)) of that, given x·v'."""
-    array_module(x).subtract(1, y, out=slope)
-    slope *= x_dv
-    slope += 1
-    slope *= y
-    y *= x
+        formulas.silu(x, y, slope)
 
 
 class GELU(SelfGated):
@@ -317,33 +273,11 @@ class GELU(SelfGated):
 
     def value_and_slope(self, x: Array, y: Array, slope: Array) -> None:
         """Write x·Φ and Φ + x·φ; or x·σ and σ·(1 + x·v'·(1 − σ)), with σ = σ(v)."""
-        if self.approximate == "tanh":
-            x_dv = scratch("x_dv", x.shape, x.dtype, like=x)
-            gelu_cubic(x, 3 * CUBIC, x_dv)
-            gelu_cubic(x, CUBIC, y)
-            sigmoid(y, y)
-            open_gate(x, x_dv, y, slope)
-        else:
-            normal_cdf(x, cdf=y, pdf=slope)
-            slope *= x
-            slope += y
-            y *= x
+        (formulas.gelu_tanh if self.approximate == "tanh" else formulas.gelu)(x, y, slope)
 
     def options(self) -> str:
         """Return the approximation, if any."""
         return "" if self.approximate == "none" else f"approximate={self.approximate!r}"
-
-
-CUBIC = 0.044715
-
-
-def gelu_cubic(x: Array, c: float, out: Array) -> None:
-    """Write √(8/π)·(x + c·x³) into ``out``."""
-    array_module(x).multiply(x, x, out=out)
-    out *= c
-    out += 1
-    out *= x
-    out *= math.sqrt(8 / math.pi)
 
 
 class Softmax(Activation):
@@ -367,17 +301,11 @@ class Softmax(Activation):
 
     def value(self, x: Array, y: Array) -> None:
         """Write e^(x − max x)/Σ e^(x − max x) into ``y``: the same value, and no overflow."""
-        xp, axis = array_module(x), self._axis(x.ndim)
-        xp.subtract(x, x.max(axis, keepdims=True), out=y)
-        xp.exp(y, out=y)
-        y /= y.sum(axis, keepdims=True)
+        formulas.softmax(x, self._axis(x.ndim), y)
 
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write y·(dy − Σ dy·y) into ``dx``."""
-        xp, axis = array_module(dy), self._axis(dy.ndim)
-        total = xp.multiply(dy, saved, out=dx).sum(axis, keepdims=True)
-        xp.subtract(dy, total, out=dx)
-        dx *= saved
+        formulas.softmax_backward(dy, saved, self._axis(dy.ndim), dx)
 
     def _axis(self, rank: int) -> int:
         """Return the axis `dim` in memory order."""

@@ -60,6 +60,7 @@ import numpy as np
 from ..backend import Array, array_module, is_device_array
 from ..initializers import Initializer, default_uniform, fans
 from ..kernels.conv import plan
+from ..kernels.cuda import twin
 from ..kernels.norm import channel_sums
 from ..kernels.window import Window
 from ..parallel import sum_slices
@@ -76,6 +77,7 @@ def conv2d_forward(x: Array, w: Array, b: Array | None, window: Window, G: int =
     return y.transpose(0, 3, 1, 2)  # (N, OH, OW, OC) -> (N, OC, OH, OW)
 
 
+@twin("elementwise")
 def conv2d_backward_bias(dy: Array) -> Array:
     """Equation (2): db (OC,) from dy (N, OC, OH, OW)."""
     dy = nhwc(dy)
