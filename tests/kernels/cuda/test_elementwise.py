@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tinycnn import Softmax
 from tinycnn.kernels import activation
 from tinycnn.kernels.cuda import elementwise
-from tinycnn.kernels.norm import channel_sums
+from tinycnn.kernels.cuda.elementwise import channel_sums
 from tinycnn.layers.conv import conv2d_backward_bias
 
 # name: (how many arrays it reads, numbers, how many it writes)
@@ -165,4 +165,4 @@ def test_the_cut_of_a_sum_fills_the_gpu_and_no_more():
         assert cut.lanes * cut.tiles >= C > cut.lanes * (cut.tiles - 1)
         assert cut.length * cut.chunks >= P > cut.length * (cut.chunks - 1)
         assert cut.chunks == 1 or B * cut.tiles * cut.chunks <= elementwise.MOST_CHUNKS
-    assert elementwise.cut(1, 128 * 32 * 32, 64).chunks == elementwise.MOST_CHUNKS
+    assert elementwise.cut(1, pixels, 64).chunks == elementwise.MOST_CHUNKS
