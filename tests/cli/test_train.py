@@ -284,9 +284,10 @@ def test_out_of_memory(command, trained, monkeypatch):
 # ---- interruptions -----------------------------------------------------------------------------------------
 
 
-def start(folder):
+def start(folder, epochs):
     """Start a run in a process of its own; returns once an epoch is done."""
-    argv = [sys.executable, "-m", "tinycnn", "train", "--out", str(folder), "--epochs", "5", "--batch-size", "300"]
+    options = ["--out", str(folder), "--epochs", str(epochs), "--batch-size", "300"]
+    argv = [sys.executable, "-m", "tinycnn", "train", *options]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (line := process.stdout.readline()).startswith("epoch 1/"):
         assert line, process.stderr.read()
@@ -299,7 +300,7 @@ def finish(process):
 
 
 def test_ctrl_c_saves_and_resuming_equals_the_uninterrupted_run(command, tmp_path):
-    process = start(tmp_path / "a")
+    process = start(tmp_path / "a", epochs=9)  # it must not be over before the signal comes
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
@@ -311,7 +312,7 @@ def test_ctrl_c_saves_and_resuming_equals_the_uninterrupted_run(command, tmp_pat
     assert command("train", "--resume", "a", "--json") == 0
     assert "going on after epoch" in command.err
     resumed = command.json()
-    assert command("train", "--out", "b", "--epochs", 5, "--batch-size", 300, "--json") == 0
+    assert command("train", "--out", "b", "--epochs", 9, "--batch-size", 300, "--json") == 0
     whole = command.json()
     assert_equal_weights(tmp_path / "a", tmp_path / "b")
     for key in ("test_accuracy", "test_loss", "val_accuracy", "best_epoch", "epochs"):
