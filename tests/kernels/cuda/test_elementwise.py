@@ -153,10 +153,11 @@ def test_the_gradient_of_a_bias_is_rounded_once(gpu, dtype):
 
 
 def test_the_cut_of_a_sum_fills_the_gpu_and_no_more():
+    pixels = 128 * 32 * 32
     for B, P, C in [
         (1, 1, 1),
-        (1, 128 * 32 * 32, 64),
-        (1, 128 * 28 * 28, 6),
+        (1, pixels, 64),
+        (1, pixels, 6),
         (256, 3136, 64),
         (1, 49, 2048),
         (3, 1, 5),
