@@ -21,6 +21,7 @@
 #include <type_traits>
 #include <ucontext.h>
 #include <utility>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -108,6 +109,8 @@ static inline bfloat16 __float2bfloat16_rn(float f) {
 
 template <typename V>
 static inline V __ldg(const V *p) { return *p; }
+template <typename V>
+static inline V __ldcg(const V *p) { return *p; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 static inline float __frcp_rn(float x) { return 1.0f / x; }
@@ -150,7 +153,7 @@ static const void *home_stack;
 static size_t home_size;
 static int current = -1, threads;
 static bool plain;
-alignas(16) static char slots[MOST][16];
+alignas(16) static char slots[MOST][32];
 static char *dynamic_memory;
 static size_t dynamic_bytes;
 static std::function<void()> body;
@@ -234,7 +237,10 @@ static bool release(int first, int last, State state) {
     return any;
 }
 
+static void begin_copies();
+
 static void run_block(bool backwards) {
+    begin_copies();
     for (int i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].started = false;
     for (;;) {
         bool ran = false;
@@ -333,6 +339,102 @@ static inline unsigned __ballot_sync(unsigned, int yes) {
     return all;
 }
 static inline int __any_sync(unsigned mask, int yes) { return __ballot_sync(mask, yes) != 0; }
+
+// ---- copies that arrive later: at copy_wait, and not before
+
+namespace shim {
+struct Copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+    int group;
+};
+static std::vector<Copy> copies[MOST];
+static int groups[MOST];
+
+static void begin_copies() {
+    for (int i = 0; i < threads; i++) copies[i].clear(), groups[i] = 0;
+}
+}  // namespace shim
+
+template <int BYTES>
+static inline void copy_async(void *to, const void *from, bool wanted) {
+    static_assert(BYTES == 2 || BYTES == 4 || BYTES == 8 || BYTES == 16, "sizes that cp.async can copy, and one element");
+    if ((uintptr_t)to % BYTES || (uintptr_t)from % BYTES) shim::fail("a copy to or from an address that is not aligned");
+    if (BYTES == 2) {
+        wanted ? (void)memcpy(to, from, BYTES) : (void)memset(to, 0, BYTES);
+        return;
+    }
+    shim::copies[shim::current].push_back({to, wanted ? from : nullptr, BYTES, shim::groups[shim::current]});
+}
+static inline void copy_commit() { shim::groups[shim::current]++; }
+template <int PENDING>
+static inline void copy_wait() {
+    auto &own = shim::copies[shim::current];
+    size_t n = 0;
+    for (; n < own.size() && own[n].group < shim::groups[shim::current] - PENDING; n++)
+        own[n].from ? (void)memcpy(own[n].to, own[n].from, own[n].bytes) : (void)memset(own[n].to, 0, own[n].bytes);
+    own.erase(own.begin(), own.begin() + n);
+}
+
+// ---- tensor cores: what each lane holds of the matrices is written in the PTX manual, "Matrix multiply-accumulate"
+
+namespace shim {
+// What every lane of the warp brings.
+template <typename V>
+static void gather(const V &value, V all[32]) {
+    static_assert(sizeof(V) <= sizeof slots[0], "too much for one exchange");
+    if (plain) fail("a warp operation in a kernel that was taken to have none");
+    int first = current / 32 * 32;
+    if (warp_end() - first != 32) fail("tensor cores need a full warp");
+    memcpy(slots[current], &value, sizeof value);
+    wait(AT_WARP);
+    for (int i = 0; i < 32; i++) memcpy(&all[i], slots[first + i], sizeof(V));
+    wait(AT_WARP);
+}
+}  // namespace shim
+
+static inline void mma_load(unsigned r[4], const void *p) {
+    const unsigned *rows[32];
+    if ((uintptr_t)p % 16) shim::fail("ldmatrix from an address that is not aligned");
+    shim::gather((const unsigned *)p, rows);
+    for (int i = 0; i < 4; i++) r[i] = rows[8 * i + shim::lane() / 4][shim::lane() % 4];
+}
+static inline void mma_load_trans(unsigned r[4], const void *p) {
+    const uint16_t *rows[32];
+    if ((uintptr_t)p % 16) shim::fail("ldmatrix from an address that is not aligned");
+    shim::gather((const uint16_t *)p, rows);
+    int g = shim::lane() / 4, t = shim::lane() % 4;
+    for (int i = 0; i < 4; i++) r[i] = rows[8 * i + 2 * t][g] | (unsigned)rows[8 * i + 2 * t + 1][g] << 16;
+}
+static inline unsigned to_tf32(unsigned x) {
+    return (x & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : (x + 0x1000u) & 0xffffe000u;
+}
+
+// Element k of four lanes' words: 32 bits hold one TF32, or two of 16 bits.
+static inline float shim_factor(float, unsigned word, int) { return shim_bits_to_float(word & 0xffffe000u); }
+static inline float shim_factor(__half, unsigned word, int half) {
+    return __half2float(__half{(uint16_t)(word >> 16 * half)});
+}
+static inline float shim_factor(bfloat16, unsigned word, int half) {
+    return __bfloat162float(bfloat16{(uint16_t)(word >> 16 * half)});
+}
+template <typename F>
+static void mma_multiply(F type, float c[4], const unsigned a[4], const unsigned b[2]) {
+    struct Words {
+        unsigned a[4], b[2];
+    } own, all[32];
+    memcpy(own.a, a, sizeof own.a), memcpy(own.b, b, sizeof own.b);
+    shim::gather(own, all);
+    int g = shim::lane() / 4, t = shim::lane() % 4, per = 4 / sizeof(F);  // elements in a word
+    for (int e = 0; e < 4; e++)
+        for (int k = 0; k < 8 * per; k++) {
+            int lane = k / per % 4, late = k / per / 4, column = 2 * t + e % 2;
+            unsigned x = all[4 * g + lane].a[e / 2 + 2 * late], y = all[4 * column + lane].b[late];
+            c[e] += shim_factor(type, x, k % per) * shim_factor(type, y, k % per);
+        }
+}
+
 template <typename V>
 static V atomicAdd(V *p, V x) {
     V old = *p;

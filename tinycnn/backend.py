@@ -23,6 +23,8 @@ Array: TypeAlias = Any
 CPU, CUDA = "cpu", "cuda"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of settings of glibc's ``mallopt``."""
+ALWAYS_SHARED = 32 << 10
+"""Bytes of dynamic shared memory that need no permission: 48 KiB, less what a kernel may have of fixed size."""
 
 
 class DeviceError(RuntimeError):
@@ -127,18 +129,23 @@ def synchronize(device: str = CUDA) -> None:
         sys.modules["cupy"].cuda.get_current_stream().synchronize()
 
 
-def compile_cuda(code: str, options: tuple[str, ...], name: str) -> Any:
+def compile_cuda(code: str, options: tuple[str, ...], name: str, shared: int = 0) -> Any:
     """Return the kernel ``name`` of a CUDA C source, compiled for the current GPU (once for all calls).
+
+    It may be launched with up to ``shared`` bytes of dynamic shared memory.
 
     Raises:
         DeviceError: the source does not compile; the compiler's messages are in it.
     """
-    return _compiled_kernel(code, options, name, sys.modules["cupy"].cuda.runtime.getDevice())
+    return _compiled_kernel(code, options, name, sys.modules["cupy"].cuda.runtime.getDevice(), shared)
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled_kernel(code: str, options: tuple[str, ...], name: str, device: int) -> Any:
-    return _compiled_module(code, options, device).get_function(name)
+def _compiled_kernel(code: str, options: tuple[str, ...], name: str, device: int, shared: int) -> Any:
+    kernel = _compiled_module(code, options, device).get_function(name)
+    if shared > ALWAYS_SHARED:
+        kernel.max_dynamic_shared_size_bytes = max(shared, kernel.max_dynamic_shared_size_bytes)
+    return kernel
 
 
 @functools.lru_cache(maxsize=1024)

@@ -40,7 +40,8 @@ With G groups all this holds for each group of C/G input and OC/G output channel
 
 **How it is computed.**  There are several ways, each in a file of its own in `tinycnn.kernels.conv`: (1) to (4) as they
 stand there, by ``patches`` and ``scatter``; dx as a convolution of dy, by ``phases``; 3×3 windows with fewer
-multiplications, by ``winograd``.  ``plan`` picks the one that should be fastest.
+multiplications, by ``winograd``.  ``plan`` picks the one that should be fastest.  On a GPU, (1), (3) and dx as a
+convolution of dy are tiles of products whose patches are gathered in shared memory (`tinycnn.kernels.cuda.conv`).
 
 **Cost.**  2·M·K·OC FLOP forward, twice that backward.  Memory: cols is formed slice by slice, in scratch.
 
@@ -110,8 +111,8 @@ def conv2d_backward(
 
 def taken(problem: plan.Problem, w: Array, algorithm: str = "auto") -> str:
     """Return the algorithm that `conv2d_forward` and `conv2d_backward` take for arrays of w's kind."""
-    if algorithm == "auto" and is_device_array(w):
-        return "im2col"
+    if is_device_array(w):
+        return plan.ON_GPU
     return plan.choose(problem, w.dtype, algorithm)
 
 
@@ -136,7 +137,7 @@ class Conv2d(Layer):
             ``init`` is not given, and at zero when it is.
         algorithm: how to compute it: ``'auto'`` (the fastest by prediction; in float64 always im2col), ``'im2col'``,
             ``'strips'``, ``'winograd2'`` or ``'winograd4'`` (`tinycnn.kernels.conv.plan`); im2col takes the place of
-            one that cannot do this convolution.
+            one that cannot do this convolution.  On a GPU there is one way for all.
         rng: generator that the initial values are drawn from; a fresh one by default.
         dtype: of the parameters.
 

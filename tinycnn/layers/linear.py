@@ -34,8 +34,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array, array_module, is_device_array
+from ..backend import Array, array_module
 from ..initializers import Initializer, default_uniform, fans
+from ..kernels.cuda import twin
 from ..parallel import LANES, SERIAL_BYTES, each_slice, scratch
 from ..parameter import Parameter
 from .base import Layer, LayerError
@@ -45,6 +46,7 @@ PARALLEL_MACS = 8_000_000
 """Multiply-adds that are worth a second thread, even where little memory is touched."""
 
 
+@twin("linear")
 def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
     """Equation (1): y (N, OUT) from x (N, IN), w (OUT, IN) and b (OUT,) or None."""
     xp = array_module(x)
@@ -69,6 +71,7 @@ def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
     return y
 
 
+@twin("linear")
 def linear_backward_weight(dy: Array, x: Array, dw: Array, add: bool = False) -> None:
     """Equation (2), written or added to ``dw`` (OUT, IN)."""
     xp = array_module(x)
@@ -83,6 +86,7 @@ def linear_backward_weight(dy: Array, x: Array, dw: Array, add: bool = False) ->
     each_slice(some_outputs, dw, _item_bytes(dw, x.size))
 
 
+@twin("linear")
 def linear_backward_input(dy: Array, w: Array) -> Array:
     """Equation (4): dx (N, IN)."""
     xp = array_module(dy)
@@ -103,9 +107,15 @@ def linear_backward_input(dy: Array, w: Array) -> Array:
     return dx
 
 
+@twin("linear")
+def linear_backward_bias(dy: Array) -> Array:
+    """Equation (3): db (OUT,)."""
+    return dy.sum(axis=0)
+
+
 def cuts_batch(x: Array, w: Array) -> bool:
     """Whether to cut the batch, and not the features (module docstring)."""
-    return len(x) > len(w) or is_device_array(x)
+    return len(x) > len(w)
 
 
 def _item_bytes(rows: Array, macs: int) -> int:
@@ -173,7 +183,7 @@ class Linear(Layer):
             clear = self.weight.take_clear_grad()
             linear_backward_weight(dy, x, self.weight.grad, add=clear is None)
         if self.bias:
-            self.bias.accumulate(dy.sum(axis=0))
+            self.bias.accumulate(linear_backward_bias(dy))
         return linear_backward_input(dy, self.weight.data) if self.needs_dx else None
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

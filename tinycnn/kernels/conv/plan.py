@@ -12,6 +12,9 @@ two goes by `phases` (gathering) or by `scatter` (col2im), and by patches of x a
 
 ``auto`` takes the algorithm with the least predicted time for forward and backward together (`cost`).  The prediction
 is a function of shapes alone, so two runs take the same route and give the same bits.
+
+All this is for the CPU.  On a GPU there is one algorithm, ``implicit`` (`tinycnn.kernels.cuda.conv`): the product of
+im2col, whose ``cols`` are formed tile by tile where they are multiplied.
 """
 
 from __future__ import annotations
@@ -25,13 +28,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...backend import Array, is_device_array
+from ...backend import Array
+from ..cuda import twin
 from ..window import Window
 from . import patches, phases, scatter, winograd
 from .cost import FILTER, POINT, POINT_OF_FILTER, WINOGRAD_PEAK, WINOGRAD_START
 from .patches import Strips, cut, forward_strips, reaches
 
 ALGORITHMS = ("im2col", "strips", "winograd2", "winograd4")
+ON_GPU = "implicit"
 
 WORTH_A_DIGIT = 1.1
 """Winograd must be faster by this factor to be chosen, as it is less accurate."""
@@ -138,6 +143,7 @@ def _backward_strips(problem: Problem, strips: bool) -> Strips | None:
     return how if _scatter_time(how, problem.x_shape[3], problem.OC) < _phases_time(problem, strips) else None
 
 
+@twin("conv")
 def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, algorithm: str = "auto") -> Array:
     """Return y (N, OH, OW, OC) of x (N, H, W, C), filters w (OC, KH, KW, C/G) and bias b (OC,) or None."""
     name = _choice(x, w, window, G, algorithm)
@@ -146,6 +152,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, alg
     return patches.forward(x, w, b, window, G, name == "strips")
 
 
+@twin("conv")
 def backward(
     dy: Array,
     x: Array,
@@ -171,6 +178,6 @@ def backward(
 
 
 def _choice(x: Array, w: Array, window: Window, G: int, algorithm: str) -> str:
-    if (is_device_array(x) and algorithm == "auto") or not x.size:
+    if not x.size:
         return "im2col"
     return choose(Problem(x.shape, len(w), window, G), x.dtype, algorithm)

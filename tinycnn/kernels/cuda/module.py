@@ -146,7 +146,7 @@ class Kernel:
         if len(args) != len(self.arguments):
             raise TypeError(f"{self.name} takes {len(self.arguments)} arguments, got {len(args)}")
         converted = [self._convert(a, x) for a, x in zip(self.arguments, args, strict=True)]
-        compiled = compile_cuda(source(self.file), self.options, self.name)
+        compiled = compile_cuda(source(self.file), self.options, self.name, shared)
         compiled(_three(grid), _three(block), tuple(converted), shared_mem=shared)
 
     def _convert(self, argument: Argument, x: Any) -> Any:
