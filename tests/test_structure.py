@@ -32,8 +32,8 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ONLY = {
     "kernels": {"backend", "parallel"},
     "losses": {"backend"},
-    "optim": {"parameter", "parallel", "backend"},
-    "data": {"backend", "parameter"},
+    "optim": {"parameter", "parallel", "backend", "kernels"},
+    "data": {"backend", "parameter", "kernels"},
     "models": {"layers", "parameter", "initializers", "backend", "kernels"},
 }
 

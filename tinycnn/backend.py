@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -127,6 +128,39 @@ def synchronize(device: str = CUDA) -> None:
     """Wait until the GPU has finished what was queued; nothing to do on the CPU.  Call it before reading a clock."""
     if device == CUDA and "cupy" in sys.modules:
         sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
+def free_memory() -> int:
+    """Return how many bytes a new array on the GPU may have: what the driver has left, and CuPy's pool."""
+    cupy = _import_cupy()
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
+
+def device_empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array on the GPU, whatever is in it."""
+    return _import_cupy().empty(shape, dtype)
+
+
+def pinned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array on the CPU that a GPU copies from by itself, while both go on with other things."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, buffer=_import_cupy().cuda.alloc_pinned_memory(nbytes))
+
+
+def new_stream() -> Any:
+    """Return a queue of work of its own, that waits for others' work only where it is told to."""
+    return _import_cupy().cuda.Stream(non_blocking=True)
+
+
+def current_stream() -> Any:
+    """Return the queue that the GPU's work goes to at present."""
+    return _import_cupy().cuda.get_current_stream()
+
+
+def new_event() -> Any:
+    """Return a mark to be set in one stream and waited for by another, or by the CPU."""
+    return _import_cupy().cuda.Event(disable_timing=True)
 
 
 def compile_cuda(code: str, options: tuple[str, ...], name: str, shared: int = 0) -> Any:

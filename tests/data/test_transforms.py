@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from tinycnn.data import Normalize, RandomShift, fit_images
+from tinycnn.data import Normalize, fit_images
 from tinycnn.data.transforms import interpolation_matrix
 
 torch = pytest.importorskip("torch")
@@ -49,6 +49,13 @@ def test_normalize_takes_floats_to_lie_in_0_to_1():
     np.testing.assert_allclose(normalize(floats), normalize(x), rtol=0, atol=1e-14)
     np.testing.assert_array_equal(floats, before)
     assert Normalize((0.3,), (0.2,))(floats).dtype == np.float32
+
+
+def test_normalize_to_half_precision_rounds_the_float32():
+    x, normalize = photos(), Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    y = Normalize(normalize.mean, normalize.std, "float16")(x)
+    assert y.dtype == np.float16
+    np.testing.assert_array_equal(y, normalize(x).astype(np.float16))
 
 
 def test_normalize_errors():
@@ -152,58 +159,3 @@ def test_fit_images_errors():
         fit_images(photos(), (8, 8), "crop")
     with pytest.raises(ValueError, match=r"to size \(0, 8\)"):
         fit_images(photos(), (0, 8))
-
-
-# ---- augmentation --------------------------------------------------------------------------------------------
-
-
-def shifted(image: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Pixel (h, w) of an image (C, H, W) moves to (h + dy, w + dx)."""
-    C, H, W = image.shape
-    out = np.zeros_like(image)
-    for c, h, w in np.ndindex(C, H, W):
-        if 0 <= h + dy < H and 0 <= w + dx < W:
-            out[c, h + dy, w + dx] = image[c, h, w]
-    return out
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
-def test_every_image_is_shifted_its_own_way(dtype):
-    k = 2
-    x = (photos(N=60, C=2) // 2 + 1).astype(dtype)  # no zeros: every shift looks different
-    before = x.copy()
-    y = RandomShift(k)(x, np.random.default_rng(0))
-    np.testing.assert_array_equal(x, before)
-    assert y.dtype == dtype
-    assert is_channels_last(y)
-    moves = []
-    for image, moved in zip(x, y, strict=True):
-        fits = [
-            (dy, dx)
-            for dy in range(-k, k + 1)
-            for dx in range(-k, k + 1)
-            if np.array_equal(shifted(image, dy, dx), moved)
-        ]
-        assert len(fits) == 1
-        moves += fits
-    assert len(set(moves)) > 20  # of 25
-
-
-def test_shifts_are_uniform_along_both_axes():
-    x = np.zeros((4000, 1, 5, 5), np.uint8)
-    x[:, :, 2, 2] = 1
-    y = RandomShift(2)(x, np.random.default_rng(1)).sum(axis=(0, 1), dtype=np.int64)
-    assert y.sum() == 4000
-    assert np.abs(y - 160).max() < 5 * np.sqrt(160)
-
-
-def test_shift_by_nothing_and_by_more_than_the_image():
-    x = photos()
-    np.testing.assert_array_equal(RandomShift(0)(x, np.random.default_rng(0)), x)
-    assert RandomShift(9)(x, np.random.default_rng(0)).shape == x.shape
-
-
-def test_shift_errors_and_words():
-    with pytest.raises(ValueError, match="at least 0, got -1"):
-        RandomShift(-1)
-    assert repr(RandomShift(2)) == "RandomShift(pixels=2)"

@@ -108,10 +108,13 @@ class Loader:
         Raises:
             ValueError: a negative epoch, or ``start`` outside 0..len(self).
         """
-        if epoch < 0 or not 0 <= start <= len(self):
-            raise ValueError(f"epoch must be at least 0 and start in 0..{len(self)}, got epoch {epoch}, start {start}")
+        self._check_place(epoch, start)
         order = self.order(epoch)
         return (self._batch(order, epoch, i) for i in range(start, len(self)))
+
+    def _check_place(self, epoch: int, start: int) -> None:
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise ValueError(f"epoch must be at least 0 and start in 0..{len(self)}, got epoch {epoch}, start {start}")
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the indices of the examples, in the order in which ``epoch`` takes them."""
@@ -119,9 +122,20 @@ class Loader:
         return _generator(self.seed, epoch, _ORDER).permutation(N) if self.shuffle else np.arange(N)
 
     def _batch(self, order: np.ndarray, epoch: int, i: int) -> tuple[Array, Array]:
-        indices = order[i * self.batch_size : (i + 1) * self.batch_size]
-        indices = array_module(self._images).asarray(indices)
+        indices = array_module(self._images).asarray(self._indices(order, i))
         x = self._images[indices].transpose(0, 3, 1, 2)  # (n, H, W, C) -> (n, C, H, W)
+        return self._change(x, epoch, i), self.labels[indices]
+
+    def _indices(self, order: np.ndarray, i: int) -> np.ndarray:
+        """Return which images batch i holds."""
+        return order[i * self.batch_size : (i + 1) * self.batch_size]
+
+    def _rng(self, epoch: int, i: int) -> np.random.Generator:
+        """Return what the transform of batch i draws from."""
+        return _generator(self.seed, epoch, _TRANSFORM, i)
+
+    def _change(self, x: Array, epoch: int, i: int) -> Array:
+        """Return batch i transformed and normalised, (n, C, H, W)."""
         if self.transform is not None:
-            x = self.transform(x, _generator(self.seed, epoch, _TRANSFORM, i))
-        return x if self.normalize is None else self.normalize(x), self.labels[indices]
+            x = self.transform(x, self._rng(epoch, i))
+        return x if self.normalize is None else self.normalize(x)

@@ -1,4 +1,4 @@
-"""From published pixels to what a network takes: size, scale, and random shifts.
+"""From published pixels to what a network takes: size and scale.
 
 All of these work on whole batches (N, C, H, W), on NumPy and CuPy arrays alike, and return channels-last memory.
 """
@@ -30,7 +30,7 @@ class Normalize:
 
     Attributes:
         mean, std: one value per channel, as fractions of full intensity.
-        dtype: of the result, ``"float32"`` or ``"float64"``.
+        dtype: of the result, ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``.
 
     Raises:
         ValueError: lengths differ, a ``std`` is not positive, or the images have another number of channels.
@@ -49,14 +49,21 @@ class Normalize:
         N, C, H, W = x.shape
         if len(self.mean) != C:
             raise ValueError(f"Normalize has {len(self.mean)} means, the images {C} channels, shape {tuple(x.shape)}")
-        xp = array_module(x)
-        full = 255 if x.dtype == np.uint8 else 1
+        offset, factor = array_module(x).asarray(self.scale(255 if x.dtype == np.uint8 else 1))
         # (N, C, H, W) -> (N, H, W, C) -> (N·H, W·C): broadcasting over rows of W·C is faster than over C alone
-        y = x.transpose(0, 2, 3, 1).reshape(N * H, W * C).astype(self.dtype)
-        y -= xp.tile(xp.asarray(self.mean) * full, W).astype(self.dtype)
-        y *= xp.tile(1 / (xp.asarray(self.std) * full), W).astype(self.dtype)
+        y = x.transpose(0, 2, 3, 1).reshape(N * H, W * C).astype(offset.dtype)
+        y -= array_module(x).tile(offset, W)
+        y *= array_module(x).tile(factor, W)
         # (N·H, W·C) -> (N, H, W, C) -> (N, C, H, W)
-        return y.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+        return y.astype(self.dtype, copy=False).reshape(N, H, W, C).transpose(0, 3, 1, 2)
+
+    def scale(self, full: int = 255) -> np.ndarray:
+        """Return what is subtracted and what is multiplied by, (2, C), for pixels of 0..full.
+
+        They are float64 for that dtype, else float32: what has 16 bits is rounded at the end.
+        """
+        mean, std = np.array(self.mean), np.array(self.std)
+        return np.stack([mean * full, 1 / (std * full)]).astype("float64" if self.dtype == "float64" else "float32")
 
 
 # ---- size ------------------------------------------------------------------------------------------------------
@@ -121,38 +128,3 @@ def fit_images(x: Array, size: tuple[int, int], method: str = "auto") -> Array:
     if (OH, OW) != (H, W):
         x = _pad(x, size) if method == "pad" else _resize(x, size)
     return channels_last(x)
-
-
-# ---- augmentation ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RandomShift:
-    """Move every image by −pixels … pixels along each axis, drawn uniformly and independently; zeros move in.
-
-    A transform for `Loader`: a picture of a 7 one pixel further left is still a 7, and learning so is learning
-    from many times the images.
-
-    Attributes:
-        pixels: the largest shift.
-
-    Raises:
-        ValueError: ``pixels`` is negative.
-    """
-
-    pixels: int
-
-    def __post_init__(self) -> None:
-        if self.pixels < 0:
-            raise ValueError(f"RandomShift needs a number of pixels of at least 0, got {self.pixels}")
-
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        """Return the images (N, C, H, W) shifted, in the dtype they had."""
-        (N, C, H, W), k, xp = x.shape, self.pixels, array_module(x)
-        padded = xp.zeros((N, H + 2 * k, W + 2 * k, C), x.dtype)
-        padded[:, k : k + H, k : k + W] = x.transpose(0, 2, 3, 1)
-        # every H×W window as a view: (N, H + 2k, W + 2k, C) -> (N, 2k + 1, 2k + 1, 1, H, W, C)
-        windows = xp.lib.stride_tricks.sliding_window_view(padded, (H, W, C), axis=(1, 2, 3))
-        top, left = xp.asarray(rng.integers(0, 2 * k + 1, (2, N)))
-        # one window of each image: (N, H, W, C) -> (N, C, H, W)
-        return windows[xp.arange(N), top, left, 0].transpose(0, 3, 1, 2)

@@ -1,0 +1,164 @@
+"""Batches on a GPU are the CPU's, to the bit, whether the images are there or travel."""
+
+import itertools
+
+import fake_cuda
+import numpy as np
+import pytest
+import strict_cupy
+from helpers import is_channels_last
+
+from tinycnn.data import Augment, DeviceLoader, Loader, Normalize, RandomShift, device, pixel_covariance
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (23, 3, 5, 6), dtype=np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 10, 23)
+NORMALIZE = Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+EVERYTHING = Augment(2, True, True, 0.4, 0.4, 0.4, 0.1, pixel_covariance(PHOTOS))
+resident = pytest.mark.parametrize("resident", [True, False])
+
+
+def squares(x, rng):
+    """A transform of a user's own."""
+    return x * x
+
+
+def same(batches, expected):
+    """Whether batches on the GPU are those on the CPU, types and all."""
+    for (x, y), (p, q) in zip(batches, expected, strict=True):
+        assert (x.dtype, y.dtype) == (p.dtype, q.dtype)
+        assert is_channels_last(x)
+        np.testing.assert_array_equal(x.get(), p)
+        np.testing.assert_array_equal(y.get(), q)
+
+
+@resident
+@pytest.mark.parametrize("transform", [None, RandomShift(1), EVERYTHING], ids=["plain", "shift", "everything"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_two_epochs_shuffled_with_an_odd_last_batch(gpu, resident, transform, dtype):
+    normalize = Normalize(NORMALIZE.mean, NORMALIZE.std, dtype)
+    settings = {"batch_size": 5, "seed": 7, "transform": transform, "normalize": normalize}
+    ours = DeviceLoader(PHOTOS, LABELS, **settings, resident=resident)
+    cpu = Loader(PHOTOS, LABELS, **settings)
+    assert ours.resident is resident
+    for _ in range(2):
+        same(ours, cpu)
+    assert ours.next_epoch == 2
+
+
+@resident
+def test_resuming_in_the_middle_is_the_tail(gpu, resident):
+    settings = {"batch_size": 4, "seed": 2, "transform": EVERYTHING, "normalize": NORMALIZE}
+    cpu = Loader(PHOTOS, LABELS, **settings)
+    for start in range(len(cpu) + 1):
+        ours = DeviceLoader(PHOTOS, LABELS, **settings, resident=resident)
+        same(ours.epoch(3, start), itertools.islice(cpu.epoch(3), start, None))
+
+
+@resident
+def test_what_was_left_in_the_middle_disturbs_nothing(gpu, resident):
+    settings = {"batch_size": 4, "transform": EVERYTHING, "normalize": NORMALIZE}
+    ours, cpu = DeviceLoader(PHOTOS, LABELS, **settings, resident=resident), Loader(PHOTOS, LABELS, **settings)
+    left = ours.epoch(0)
+    next(left), next(left)
+    same(ours.epoch(1), cpu.epoch(1))
+    together = list(zip(ours.epoch(0), ours.epoch(1), strict=True))
+    same([one for one, _ in together], cpu.epoch(0))
+    same([other for _, other in together], cpu.epoch(1))
+    del left
+
+
+@resident
+def test_batches_stay_when_later_ones_are_made(gpu, resident):
+    loader = DeviceLoader(PHOTOS, LABELS, 4, normalize=NORMALIZE, resident=resident)
+    same(list(loader.epoch(0)), Loader(PHOTOS, LABELS, 4, normalize=NORMALIZE).epoch(0))
+
+
+@resident
+@pytest.mark.parametrize("labels", ["soft", "int32"])
+def test_labels_of_other_kinds(gpu, resident, labels):
+    labels = np.random.default_rng(0).random((23, 10)) if labels == "soft" else LABELS.astype(np.int32)
+    same(DeviceLoader(PHOTOS, labels, 4, resident=resident), Loader(PHOTOS, labels, 4))
+
+
+@resident
+@pytest.mark.parametrize("case", ["floats", "shifted floats", "own transform"])
+def test_what_is_not_one_kernel(gpu, resident, case):
+    images = PHOTOS if case == "own transform" else (PHOTOS / 255).astype(np.float32)
+    transform = {"floats": None, "shifted floats": RandomShift(2), "own transform": squares}[case]
+    settings = {"batch_size": 4, "transform": transform, "normalize": NORMALIZE if case != "floats" else None}
+    same(DeviceLoader(images, LABELS, **settings, resident=resident), Loader(images, LABELS, **settings))
+
+
+@resident
+@pytest.mark.parametrize("transform", [EVERYTHING, squares], ids=["everything", "own"])
+def test_full_batches_are_written_where_asked(gpu, resident, transform):
+    settings = {"batch_size": 5, "transform": transform, "normalize": NORMALIZE}
+    ours = DeviceLoader(PHOTOS, LABELS, **settings, resident=resident)
+    x = gpu.full((5, 5, 6, 3), np.nan, np.float32).transpose(0, 3, 1, 2)
+    y = gpu.full(5, -1, np.int64)
+    count = 0
+    for got, expected in zip(ours.epoch(0, into=(x, y)), Loader(PHOTOS, LABELS, **settings).epoch(0), strict=True):
+        same([got], [expected])
+        if len(got[1]) == 5:
+            same([(x, y)], [expected])
+            count += 1
+        else:
+            assert got[0].shape == (3, 3, 5, 6)
+    assert count == 4
+
+
+def test_whatever_is_given_on_the_gpu_stays_there(gpu):
+    ours = DeviceLoader(gpu.asarray(PHOTOS), gpu.asarray(LABELS), 4, normalize=NORMALIZE, resident=False)
+    assert ours.resident
+    same(ours, Loader(PHOTOS, LABELS, 4, normalize=NORMALIZE))
+
+
+@pytest.mark.parametrize(("free", "fits"), [(2 * PHOTOS.nbytes, True), (2 * PHOTOS.nbytes - 1, False)])
+def test_images_stay_on_the_gpu_if_they_fit(gpu, monkeypatch, free, fits):
+    monkeypatch.setattr(device, "free_memory", lambda: free)
+    assert DeviceLoader(PHOTOS, LABELS, 4).resident is fits
+
+
+def test_bad_arguments(gpu):
+    with pytest.raises(ValueError, match="Normalize has 1 means, the images 3 channels"):
+        DeviceLoader(PHOTOS, LABELS, 4, normalize=Normalize((0.1,), (0.2,)))
+    loader = DeviceLoader(PHOTOS, LABELS, 4)
+    for place in ((-1, 0), (0, 7)):
+        with pytest.raises(ValueError, match="start in 0"):
+            loader.epoch(*place)
+    x, y = gpu.zeros((4, 3, 5, 6), np.float32), gpu.zeros(4, np.int64)
+    with pytest.raises(ValueError, match="into must be arrays of a full batch"):
+        loader.epoch(0, into=(x, y))  # not channels-last
+    with pytest.raises(ValueError, match="into must be"):
+        loader.epoch(0, into=(x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)[:3], y[:3]))
+
+
+def test_no_buffer_is_written_while_it_is_read(monkeypatch):
+    """On the stand-in, copies are made as late as events allow (so the tests above see one that is made too late);
+    here: that none may be made too early."""
+    strict_cupy.install(monkeypatch)
+    log, current = [], fake_cuda.STATE.null
+    wait, record, assemble = fake_cuda.Stream.wait_event, fake_cuda.Event.record, device.assemble
+
+    def wait_event(stream, event):
+        log.append(("arrived" if stream is current else "wait", id(event)))
+        wait(stream, event)
+
+    def record_event(event, stream=None):
+        log.append(("used" if stream is current else "copied", id(event)))
+        record(event, stream)
+
+    def assembled(*args):
+        log.append(("assemble", None))
+        assemble(*args)
+
+    monkeypatch.setattr(fake_cuda.Stream, "wait_event", wait_event)
+    monkeypatch.setattr(fake_cuda.Event, "record", record_event)
+    monkeypatch.setattr(device, "assemble", assembled)
+    loader = DeviceLoader(PHOTOS, LABELS, 4, resident=False)
+    list(loader.epoch(0))
+    making, sending, forming = ["used"], ["wait", "copied"], ["arrived", "assemble", "used"]
+    assert [what for what, _ in log] == (making + sending) * 2 + (forming + sending) * 4 + forming * 2
+    for done, awaited in (("used", "wait"), ("copied", "arrived")):
+        first, second = ([event for what, event in log if what == one] for one in (done, awaited))
+        assert first[: len(second)] == second  # each waits for the mark set last for its own buffers
