@@ -22,7 +22,7 @@ FLAGS = [
     *("-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-Wall", "-Werror"),
     *("-Wno-unused-function", "-Wno-unused-variable", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"),
 ]
-SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any|block_\w*\(|warp_\w*\(|mma_\w*\(")
+SYNCHRONIZES = re.compile(r"__sync|__shfl|__ballot|__any|(block|warp|mma)_\w*[(<]")
 CACHE = Path(os.environ.get("TINYCNN_SHIM_CACHE") or Path(tempfile.gettempdir()) / f"tinycnn-shim-{os.getuid()}")
 
 

@@ -166,6 +166,7 @@ def max_pool(x: Array, window: Window, y: Array) -> None:
     fold_by_halves(array_module(x).maximum, -np.inf, x, window, y)
 
 
+@twin("pool")
 def max_pool_winners(x: Array, window: Window, y: Array, winners: Array) -> None:
     """Do what `max_pool` does, and write into ``winners`` which tap the maximum came from, the first of equal ones.
 
@@ -187,6 +188,7 @@ def max_pool_winners(x: Array, window: Window, y: Array, winners: Array) -> None
         xp.add(winners, all_lost.view(np.uint8), out=winners)
 
 
+@twin("pool")
 def max_pool_backward(dy: Array, winners: Array, window: Window, dx: Array) -> None:
     """Write into ``dx`` the sum of the ``dy`` of all windows that the pixel won.
 
@@ -241,6 +243,78 @@ def spread(dy: Array, window: Window, dx: Array) -> None:
         pixels += dy[tap.positions]
     if taps.adders:
         join(phases, dx, stride)
+
+
+class Divisor(NamedTuple):
+    """What the sum over a window is divided by: |R(o)|, or one number everywhere.
+
+    ``include_pad`` says whether |R(o)| counts cells of the padding, which is what lies above and left of the image, and
+    as much below and right of it; what a window sees beyond (see `Window.ceiled`) is never counted.  ``fixed`` takes
+    the place of |R(o)| if given.
+    """
+
+    include_pad: bool
+    fixed: int | None
+
+
+@functools.lru_cache(maxsize=512)
+def counts(divisor: Divisor, window: Window, H: int, W: int, dtype: np.dtype) -> np.ndarray:
+    """Return the divisor at every position of the window on images of H×W, as (OH, OW, 1) in ``dtype``."""
+    sides = zip((H, W), window.out_size(H, W), window.kernel, window.stride, window.padding, strict=True)
+    heights, widths = (cells(size, out, k, s, p, divisor.include_pad) for size, out, k, s, (p, _) in sides)
+    divisors = np.outer(heights, widths)[:, :, None]
+    return np.asarray(divisors if divisor.fixed is None else np.full_like(divisors, divisor.fixed), dtype)
+
+
+def cells(size: int, out: int, k: int, s: int, p: int, include_pad: bool) -> np.ndarray:
+    """Return how many rows (or columns) count at each of ``out`` positions along one axis."""
+    start = np.arange(out) * s - p
+    end = np.minimum(start + k, size + p)
+    return end - start if include_pad else np.minimum(end, size) - np.maximum(start, 0)
+
+
+@twin("pool")
+def mean_pool(x: Array, window: Window, divisor: Divisor, y: Array) -> None:
+    """Write the sum over the window at every position, divided by the divisor, into ``y``."""
+    sum_pool(x, window, y)
+    y /= counts(divisor, window, *x.shape[1:3], x.dtype)
+
+
+@twin("pool")
+def mean_pool_backward(dy: Array, window: Window, divisor: Divisor, dx: Array) -> None:
+    """Write the adjoint of `mean_pool` into ``dx``: each pixel gets its share of every window that it is in."""
+    share = scratch("share", dy.shape, dy.dtype, like=dy)
+    np.divide(dy, counts(divisor, window, *dx.shape[1:3], dy.dtype), out=share)
+    sum_pool_backward(share, window, dx)
+
+
+@functools.lru_cache(maxsize=512)
+def bins(size: int, out: int) -> list[slice]:
+    """Return the run of rows (or columns) of each of ``out`` bins: bin i has ⌊i·H/OH⌋ … ⌈(i + 1)·H/OH⌉ − 1."""
+    return [slice(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+
+
+def areas(rows: list[slice], columns: list[slice], dtype: np.dtype) -> np.ndarray:
+    """Return the number of pixels in every bin, as (OH, OW, 1) in ``dtype``."""
+    pixels = np.outer([s.stop - s.start for s in rows], [s.stop - s.start for s in columns])
+    return np.asarray(pixels[:, :, None], dtype)
+
+
+@twin("pool")
+def bin_means(x: Array, y: Array) -> None:
+    """Write the mean over each of the OH×OW `bins` of the images into ``y``."""
+    rows, columns = map(bins, x.shape[1:3], y.shape[1:3])
+    bin_sums(x, rows, columns, y)
+    y /= areas(rows, columns, x.dtype)
+
+
+@twin("pool")
+def bin_means_backward(dy: Array, dx: Array) -> None:
+    """Write the adjoint of `bin_means` into ``dx``."""
+    rows, columns = map(bins, dx.shape[1:3], dy.shape[1:3])
+    share = scratch("share", dy.shape, dy.dtype, like=dy)
+    np.divide(dy, areas(rows, columns, dy.dtype), out=share)
+    bin_sums_backward(share, rows, columns, dx)
 
 
 def bin_sums(x: Array, rows: list[slice], columns: list[slice], y: Array) -> None:

@@ -37,7 +37,7 @@ adjoint of the forward::
 the batch that stay in cache.
 
 **Saved for backward:** of the maximum, the rank of the cell that won in its window, one byte per output cell; of the
-mean, no more than the shape of x and the counts |R(o)|.
+mean, no more than the shape of x.
 
 Sources: mean: LeCun et al. 1998 (with a trained factor and bias); maximum: Ranzato et al. 2007, "Unsupervised learning
 of invariant feature hierarchies"; global mean: Lin et al. 2013, "Network in network".
@@ -51,16 +51,17 @@ import numpy as np
 
 from ..backend import Array, array_module
 from ..kernels.pool import (
-    bin_sums,
-    bin_sums_backward,
+    Divisor,
+    bin_means,
+    bin_means_backward,
     max_pool,
     max_pool_backward,
     max_pool_winners,
-    sum_pool,
-    sum_pool_backward,
+    mean_pool,
+    mean_pool_backward,
 )
 from ..kernels.window import Window
-from ..parallel import each_slice, scratch
+from ..parallel import each_slice
 from .base import Layer, LayerError
 from .check import pair
 from .conv import check_fits
@@ -222,54 +223,30 @@ class AvgPool2d(_Pool2d):
         """Return y, equation (2)."""
         x = self.check_input(x, rank=4)
         window, (OH, OW) = self.fitted(x)
-        divisor = self.divisor(x, OH, OW)
-        self.save(x.shape, window, divisor)
+        self.save(x.shape, window)
         x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         y = array_module(x).empty((len(x), OH, OW, x.shape[3]), x.dtype)
-
-        def one_slice(s: slice) -> None:
-            sum_pool(x[s], window, y[s])
-            y[s] /= divisor
-
-        each_slice(one_slice, x, _item_bytes(y))
+        each_slice(lambda s: mean_pool(x[s], window, self.divisor, y[s]), x, _item_bytes(y))
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4)."""
-        (N, C, H, W), window, divisor = self.take_saved()
+        (N, C, H, W), window = self.take_saved()
         # (N, C, OH, OW) -> (N, OH, OW, C)
         dy = self.check_gradient(dy, (N, C, *window.out_size(H, W))).transpose(0, 2, 3, 1)
-        xp = array_module(dy)
-        dx = xp.empty((N, H, W, C), dy.dtype)
-
-        def one_slice(s: slice) -> None:
-            share = scratch("share", dy[s].shape, dy.dtype, like=dy)
-            xp.divide(dy[s], divisor, out=share)
-            sum_pool_backward(share, window, dx[s])
-
-        each_slice(one_slice, dx, _item_bytes(dy))
+        dx = array_module(dy).empty((N, H, W, C), dy.dtype)
+        each_slice(lambda s: mean_pool_backward(dy[s], window, self.divisor, dx[s]), dx, _item_bytes(dy))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
-    def divisor(self, x: Array, OH: int, OW: int) -> Array:
-        """Return |R(o)| for every position as (OH, OW, 1), in the dtype and on the device of the images ``x``."""
-        sides = zip(x.shape[2:], (OH, OW), self.window.kernel, self.window.stride, self.window.padding, strict=True)
-        heights, widths = (_cells(size, o, k, s, p, self.count_include_pad) for size, o, k, s, (p, _) in sides)
-        counts = np.outer(heights, widths)[:, :, None]
-        if self.divisor_override is not None:
-            counts[...] = self.divisor_override
-        return array_module(x).asarray(counts, x.dtype)
+    @property
+    def divisor(self) -> Divisor:
+        """What sums are divided by."""
+        return Divisor(self.count_include_pad, self.divisor_override)
 
     def options(self) -> str:
         """Return the arguments that differ from the defaults."""
         text = super().options() + ("" if self.count_include_pad else ", count_include_pad=False")
         return text + (f", divisor_override={self.divisor_override}" if self.divisor_override else "")
-
-
-def _cells(size: int, out: int, k: int, s: int, p: int, include_pad: bool) -> np.ndarray:
-    """Return how many rows (or columns) count at each of ``out`` positions along one axis."""
-    start = np.arange(out) * s - p
-    end = np.minimum(start + k, size + p)
-    return end - start if include_pad else np.minimum(end, size) - np.maximum(start, 0)
 
 
 class AdaptiveAvgPool2d(Layer):
@@ -306,33 +283,18 @@ class AdaptiveAvgPool2d(Layer):
         if 0 in x.shape[2:]:
             raise LayerError(f"{self}: an image without pixels has no mean, got an input of shape {tuple(x.shape)}")
         N, C, OH, OW = self.output_shape(x.shape)
-        rows, columns = _bins(x.shape[2], OH), _bins(x.shape[3], OW)
-        divisor = _areas(rows, columns, x)
-        self.save(x.shape, rows, columns, divisor)
+        self.save(x.shape, (N, C, OH, OW))
         x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         y = array_module(x).empty((N, OH, OW, C), x.dtype)
-
-        def one_slice(s: slice) -> None:
-            bin_sums(x[s], rows, columns, y[s])
-            y[s] /= divisor
-
-        each_slice(one_slice, x, _item_bytes(y))
+        each_slice(lambda s: bin_means(x[s], y[s]), x, _item_bytes(y))
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4)."""
-        (N, C, H, W), rows, columns, divisor = self.take_saved()
-        # (N, C, OH, OW) -> (N, OH, OW, C)
-        dy = self.check_gradient(dy, (N, C, len(rows), len(columns))).transpose(0, 2, 3, 1)
-        xp = array_module(dy)
-        dx = xp.empty((N, H, W, C), dy.dtype)
-
-        def one_slice(s: slice) -> None:
-            share = scratch("share", dy[s].shape, dy.dtype, like=dy)
-            xp.divide(dy[s], divisor, out=share)
-            bin_sums_backward(share, rows, columns, dx[s])
-
-        each_slice(one_slice, dx, _item_bytes(dy))
+        (N, C, H, W), out_shape = self.take_saved()
+        dy = self.check_gradient(dy, out_shape).transpose(0, 2, 3, 1)  # (N, C, OH, OW) -> (N, OH, OW, C)
+        dx = array_module(dy).empty((N, H, W, C), dy.dtype)
+        each_slice(lambda s: bin_means_backward(dy[s], dx[s]), dx, _item_bytes(dy))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -360,17 +322,6 @@ class GlobalAvgPool2d(AdaptiveAvgPool2d):
 
 
 GlobalAvgPool = GlobalAvgPool2d
-
-
-def _bins(size: int, out: int) -> list[slice]:
-    """Return the run of rows (or columns) of each bin."""
-    return [slice(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
-
-
-def _areas(rows: list[slice], columns: list[slice], like: Array) -> Array:
-    """Return the number of pixels in every bin as (OH, OW, 1), in the dtype and on the device of ``like``."""
-    counts = np.outer([s.stop - s.start for s in rows], [s.stop - s.start for s in columns])
-    return array_module(like).asarray(counts[:, :, None], like.dtype)
 
 
 def _item_bytes(y: Array) -> int:

@@ -60,6 +60,7 @@ POINTERS = {
     "long long": "int64",
     "unsigned long long": "uint64",
     "unsigned char": "uint8",
+    "unsigned short": "uint16",
     "bool": "bool",
     "__half": "float16",
     "bfloat16": "bfloat16",
