@@ -148,3 +148,13 @@ def test_the_flat_gradients_of_cleared_parameters_are_zeros():
     parameters[0].zero_grad()
     parameters[0].grad = np.ones(parameters[0].shape)  # an array of one's own is not cleared
     assert (parameters[0].grad == 1).all()
+
+
+def test_the_gaps_of_the_gradients_can_be_cleared():
+    parameters = [Parameter(np.ones(n)) for n in (3, 16, 5)]
+    flat = FlatParameters(parameters)
+    flat.grad.fill(np.nan)
+    for p in parameters:
+        p.grad[...] = 2
+    flat.clear_gaps()
+    assert flat.grad.sum() == 2 * (3 + 16 + 5)

@@ -83,6 +83,16 @@ class Parameter:
         self._clear = False
         return self._grad
 
+    def sink(self) -> tuple[Array, bool] | None:
+        """Return ``grad``, and whether the next gradient is added to it or written over all of it; None when frozen.
+
+        Whoever asks must do so.
+        """
+        clear = self.take_clear_grad()
+        if clear is not None:
+            return clear, False
+        return (self._grad, True) if self.requires_grad else None
+
     def zero_grad(self) -> None:
         """Clear the gradient."""
         self._clear = True
@@ -147,9 +157,10 @@ class FlatParameters:
     """One buffer for the values of many parameters and one for their gradients.
 
     Every parameter's ``data`` and ``grad`` become views of the buffers, in the order given, so an optimizer
-    step is a handful of vector operations, a gradient norm one dot product, and exchanging the gradients
-    of a network one message.  Each parameter starts on a multiple of `ALIGN` elements (a cache line); the
-    gaps hold zeros.
+    step is a handful of vector operations (on a GPU one launch), a gradient norm one dot product, and
+    exchanging the gradients of a network one message: the sum of ``grad`` over several devices is the gradient
+    of all their batches, gaps included.  Each parameter starts on a multiple of `ALIGN` elements (a cache line);
+    the gaps hold zeros, before and after every step.
 
     Attributes:
         parameters: in buffer order.
@@ -187,6 +198,12 @@ class FlatParameters:
         for p in self.parameters:
             p.write_zeros()
         return self._grad
+
+    def clear_gaps(self) -> None:
+        """Write zeros between the gradients: a factor that is not a number makes even zeros so."""
+        ends = [span.start for span in self.spans[1:]] + [self._size]
+        for span, end in zip(self.spans, ends, strict=True):
+            self._grad[span.stop : end] = 0
 
     def new_buffer(self) -> Array:
         """Return another buffer of this layout, of zeros."""

@@ -1,9 +1,12 @@
 """Parameters and gradients for tinycnn and PyTorch alike, and a training that runs both side by side."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
+from tinycnn.backend import to_device, to_numpy
 from tinycnn.parameter import Parameter
 
 SHAPES = {"conv.weight": (4, 3, 3, 2), "conv.bias": (4,), "fc.weight": (5, 7), "fc.bias": (5,), "scale": (1,)}
@@ -30,7 +33,7 @@ def relative_error(parameters, twins):
     errors = []
     for p, twin in zip(parameters, twins, strict=True):
         expected = twin.detach().numpy()
-        errors.append(np.abs(p.data - expected).max() / np.abs(expected).max())
+        errors.append(np.abs(to_numpy(p.data) - expected).max() / np.abs(expected).max())
     return max(errors)
 
 
@@ -49,17 +52,19 @@ def split(parameters, group_options):
     return [{"params": parameters[:2]}, {"params": parameters[2:], **group_options}]
 
 
-def train(ours, theirs, kwargs, group_options=None, steps=50, dtype="float64", frozen=lambda step, i: False):
+def train(device, ours, theirs, kwargs, group_options=None, steps=50, dtype="float64", frozen=lambda step, i: False):
     """Take ``steps`` steps with both optimizers; return the largest relative error there ever was."""
     parameters = make_parameters(dtype)
     twins = torch_twins(parameters)
+    for p in parameters:
+        p.to(device)
     optimizer = ours(split(parameters, group_options), **kwargs)
     reference = theirs(split(twins, group_options), foreach=False, **kwargs)
     worst = 0.0
     for step, gradients in enumerate(make_gradients(steps)):
         for i, (p, twin, g) in enumerate(zip(parameters, twins, gradients, strict=True)):
             p.requires_grad = not frozen(step, i)
-            p.grad[...] = g
+            p.grad[...] = to_device(np.asarray(g, dtype), device)
             twin.grad = None if frozen(step, i) else torch.tensor(np.asarray(g, dtype).astype("float64"))
         optimizer.step()
         reference.step()
@@ -69,9 +74,12 @@ def train(ours, theirs, kwargs, group_options=None, steps=50, dtype="float64", f
     return worst
 
 
-@pytest.fixture
-def compare():
-    return train
+@pytest.fixture(params=["cpu", "cuda"])
+def compare(request):
+    """`train` on the CPU, and on a GPU or its stand-in."""
+    if request.param == "cuda":
+        request.getfixturevalue("gpu")
+    return functools.partial(train, request.param)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .adaptive import Adadelta, Adagrad, RMSprop
-from .base import Optimizer, join_state, split_state
-from .clip import clip_grad_norm_, clip_grad_value_, grad_norm
+from .base import Optimizer
+from .clip import clip_grad_norm_, clip_grad_value_, grad_factor, grad_norm
 from .composed import ChainedScheduler, SequentialLR
 from .ema import EMA
 from .groups import decay_groups
@@ -23,6 +23,7 @@ from .schedules import (
     StepLR,
 )
 from .sgd import SGD
+from .state import join_state, split_state
 
 __all__ = [
     "EMA",
@@ -57,6 +58,7 @@ __all__ = [
     "create",
     "create_schedule",
     "decay_groups",
+    "grad_factor",
     "grad_norm",
     "hyperparameters",
     "join_state",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from .base import Optimizer, Past
+from .base import Optimizer, Past, Scalars
 from .groups import Group
 from .vectors import Stretch, add_square, lerp
 
@@ -57,6 +57,7 @@ class Adam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    kernel = "adam"
 
     def __init__(
         self,
@@ -85,13 +86,17 @@ class Adam(Optimizer):
         """Return m and v, and the largest v with amsgrad."""
         return self.slots if group["amsgrad"] else self.slots[:2]
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr', ε', 1 − β1, β2, 1 − β2, and whether the largest v is kept."""
+        beta1, beta2 = group["betas"]
+        root = math.sqrt(1 - beta2 ** past["step"])
+        lr = group["lr"] * root / (1 - beta1 ** past["step"])
+        return lr, group["eps"] * root, 1 - beta1, beta2, 1 - beta2, group["amsgrad"]
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
-        xp = array_module(self.flat.data)
-        (beta1, beta2), amsgrad = group["betas"], group["amsgrad"]
-        root = math.sqrt(1 - beta2 ** past["step"])
-        lr, eps = self.numbers(group["lr"] * root / (1 - beta1 ** past["step"]), group["eps"] * root)
-        of_m, keep_v, of_v = self.numbers(1 - beta1, beta2, 1 - beta2)
+        xp, amsgrad = array_module(self.flat.data), group["amsgrad"]
+        lr, eps, of_m, keep_v, of_v, _ = self.numbers(*self.scalars(group, past))
         for p, g, m, v, *largest, a in parts:
             lerp(m, g, of_m, a)
             add_square(v, g, keep_v, of_v, a)
@@ -160,6 +165,7 @@ class Adamax(Optimizer):
     """
 
     slots = ("exp_avg", "exp_inf")
+    kernel = "adamax"
 
     def __init__(
         self,
@@ -171,12 +177,15 @@ class Adamax(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr/(1 − β1^t), ε, 1 − β1 and β2."""
+        beta1, beta2 = group["betas"]
+        return group["lr"] / (1 - beta1 ** past["step"]), group["eps"], 1 - beta1, beta2
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
         xp = array_module(self.flat.data)
-        beta1, beta2 = group["betas"]
-        lr = group["lr"] / (1 - beta1 ** past["step"])
-        lr, eps, of_m, keep_u = self.numbers(lr, group["eps"], 1 - beta1, beta2)
+        lr, eps, of_m, keep_u = self.numbers(*self.scalars(group, past))
         for p, g, m, u, a in parts:
             lerp(m, g, of_m, a)
             # u ← max(β2·u, |g| + ε)
@@ -220,6 +229,7 @@ class NAdam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")
+    kernel = "nadam"
     work = ("a", "b")
     new_past: ClassVar[Mapping[str, Any]] = {"step": 0, "mu_product": 1.0}
 
@@ -254,14 +264,18 @@ class NAdam(Optimizer):
         past["step"] += 1
         past["mu_product"] *= self._mu(group, past["step"])
 
-    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
-        """Apply the equations of the class."""
-        xp = array_module(self.flat.data)
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return the factors of g and of m in the step, ε', 1 − β1, β2 and 1 − β2."""
         t, (beta1, beta2), lr = past["step"], group["betas"], group["lr"]
         mu, next_mu, product = self._mu(group, t), self._mu(group, t + 1), past["mu_product"]
         root = math.sqrt(1 - beta2**t)
         now, ahead = lr * root * (1 - mu) / (1 - product), lr * root * next_mu / (1 - product * next_mu)
-        now, ahead, eps, of_m, keep_v, of_v = self.numbers(now, ahead, group["eps"] * root, 1 - beta1, beta2, 1 - beta2)
+        return now, ahead, group["eps"] * root, 1 - beta1, beta2, 1 - beta2
+
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        now, ahead, eps, of_m, keep_v, of_v = self.numbers(*self.scalars(group, past))
         for p, g, m, v, a, b in parts:
             lerp(m, g, of_m, a)
             add_square(v, g, keep_v, of_v, a)
@@ -311,6 +325,7 @@ class RAdam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")
+    kernel = "radam"
 
     def __init__(
         self,
@@ -341,22 +356,27 @@ class RAdam(Optimizer):
             return None
         return math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
 
-    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
-        """Apply the equations of the class."""
-        xp = array_module(self.flat.data)
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return all that stands before m in the step, ε, 1 − β1, β2, 1 − β2, and whether to divide by √v."""
         t, (beta1, beta2) = past["step"], group["betas"]
         lr, r = group["lr"] / (1 - beta1**t), self._rectification(beta2, t)
         if r is not None:
             lr *= r * math.sqrt(1 - beta2**t)
-        lr, eps, of_m, keep_v, of_v = self.numbers(lr, group["eps"], 1 - beta1, beta2, 1 - beta2)
+        return lr, group["eps"], 1 - beta1, beta2, 1 - beta2, r is not None
+
+    def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
+        """Apply the equations of the class."""
+        xp = array_module(self.flat.data)
+        *values, rectified = self.scalars(group, past)
+        lr, eps, of_m, keep_v, of_v = self.numbers(*values)
         for p, g, m, v, a in parts:
             lerp(m, g, of_m, a)
             add_square(v, g, keep_v, of_v, a)
-            if r is None:
-                xp.multiply(m, lr, out=a)
-            else:
+            if rectified:
                 xp.sqrt(v, out=a)
                 a += eps
                 xp.divide(m, a, out=a)
                 a *= lr
+            else:
+                xp.multiply(m, lr, out=a)
             p -= a

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backend import array_module
-from .base import Optimizer, Past
+from .base import Optimizer, Past, Scalars
 from .groups import Group
 from .vectors import Stretch, add_square, lerp
 
@@ -40,6 +40,7 @@ class Adagrad(Optimizer):
     """
 
     slots = ("sum",)
+    kernel = "adagrad"
 
     def __init__(
         self,
@@ -64,10 +65,14 @@ class Adagrad(Optimizer):
             for run in self.flat.runs(group["params"]):
                 self._slot("sum")[run] = group["initial_accumulator_value"]
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr/(1 + (t − 1)·η) and ε."""
+        return group["lr"] / (1 + (past["step"] - 1) * group["lr_decay"]), group["eps"]
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
         xp = array_module(self.flat.data)
-        lr, eps = self.numbers(group["lr"] / (1 + (past["step"] - 1) * group["lr_decay"]), group["eps"])
+        lr, eps = self.numbers(*self.scalars(group, past))
         for p, g, s, a in parts:
             # s ← s + g²
             s += xp.multiply(g, g, out=a)
@@ -115,6 +120,7 @@ class RMSprop(Optimizer):
     """
 
     slots = ("square_avg", "grad_avg", "velocity")
+    kernel = "rmsprop"
 
     def __init__(
         self,
@@ -143,11 +149,14 @@ class RMSprop(Optimizer):
         wanted = {"square_avg": True, "grad_avg": group["centered"], "velocity": group["momentum"] > 0}
         return tuple(slot for slot in self.slots if wanted[slot])
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr, ε, μ, α, 1 − α, and whether to centre."""
+        return group["lr"], group["eps"], group["momentum"], group["alpha"], 1 - group["alpha"], group["centered"]
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
-        xp = array_module(self.flat.data)
-        alpha, centered, momentum = group["alpha"], group["centered"], group["momentum"] != 0
-        lr, eps, mu, keep, share = self.numbers(group["lr"], group["eps"], group["momentum"], alpha, 1 - alpha)
+        xp, centered, momentum = array_module(self.flat.data), group["centered"], group["momentum"] != 0
+        lr, eps, mu, keep, share, _ = self.numbers(*self.scalars(group, past))
         for p, g, s, *means, a in parts:
             add_square(s, g, keep, share, a)
             if centered:
@@ -206,6 +215,7 @@ class Adadelta(Optimizer):
     """
 
     slots = ("square_avg", "acc_delta")
+    kernel = "adadelta"
     work = ("a", "d")
 
     def __init__(
@@ -213,10 +223,14 @@ class Adadelta(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay})
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr, ε, ρ and 1 − ρ."""
+        return group["lr"], group["eps"], group["rho"], 1 - group["rho"]
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
         xp = array_module(self.flat.data)
-        lr, eps, keep, share = self.numbers(group["lr"], group["eps"], group["rho"], 1 - group["rho"])
+        lr, eps, keep, share = self.numbers(*self.scalars(group, past))
         for p, g, s, u, a, d in parts:
             add_square(s, g, keep, share, a)
             # d = √((u + ε)/(s + ε))·g

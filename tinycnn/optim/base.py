@@ -14,6 +14,15 @@ nothing was ever frozen that is the whole group, and one contiguous run.
 **Stretches.**  An update goes through the buffers in stretches that fit a core's cache, on all threads; `vectors` says
 why.  They are cut once and kept until something changes: a step of a small network is mostly Python's time.
 An update is elementwise, so neither stretches nor threads can change a bit of the result.
+
+**Arithmetic.**  What an update needs beside vectors (lr/(1 − β1^t), say) Python computes in float64, and it is rounded
+to the parameters' type once.  Every operation on vectors is rounded to that type too: no sum and product are fused,
+quotients and roots are exact to the last bit.
+
+**On a GPU** a step is one kernel (`kernels/cuda/optim.cu`) that does the same operations in the same order, and so the
+CPU's step to the last bit, but for numbers below 1.2e-38, which CuPy has float32 kernels take as 0.  `Optimizer.step`
+is two things there: `Optimizer.prepare` counts and computes on the host and sends the numbers that have changed to the
+device, `Optimizer.apply` launches.  Only the second may be part of a CUDA graph; the first comes before each replay.
 """
 
 from __future__ import annotations
@@ -26,25 +35,30 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module, to_numpy
+from ..backend import Array, array_module, is_device_array, to_numpy
+from ..kernels.cuda.optim import Step
 from ..parallel import get_num_threads
 from ..parameter import FlatParameters
 from .groups import Group, check_values, make_groups, plain
+from .state import first_difference
 from .vectors import Batch, Stretch, cut, numbers, run_all, with_work
 
 Past: TypeAlias = dict[str, Any]
+Scalars: TypeAlias = tuple[float, ...]
 
 
 @dataclass
 class Cohort:
     """Parameters of one group that share their past, the runs of the buffers that they fill, and those cut up.
 
-    ``cut_for`` are the slots and the number of threads that ``batches`` were cut for.
+    ``values`` are the hyper-parameters of the step under way; ``cut_for`` the slots and the number of threads that
+    ``batches`` were cut for.
     """
 
     group: Group
     past: Past
     spans: list[slice]
+    values: Group = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
     cut_for: tuple[tuple[str, ...], int] | None = None
 
@@ -52,7 +66,8 @@ class Cohort:
 class Optimizer:
     """Base of every optimizer.
 
-    A subclass passes its hyper-parameters as ``defaults``, names its state in ``slots`` and defines `update`.
+    A subclass passes its hyper-parameters as ``defaults``, names its state in ``slots`` and defines `update`.  On a GPU
+    that runs too, operation by operation; with a kernel that does the same, named in ``kernel``, it is one launch.
 
     Attributes:
         param_groups: `Group` dicts, as given, completed by the defaults.
@@ -61,11 +76,19 @@ class Optimizer:
         slots: every slot that the optimizer may use.
         work: names of the work arrays that `update` needs.
         new_past: the past of a parameter that was never updated.
+        kernel: name of the kernel that does `update` on a GPU, with the numbers of `scalars`.
+        revision: how often what `apply` launches has changed: a captured graph is good for one revision.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
     work: ClassVar[tuple[str, ...]] = ("a",)
     new_past: ClassVar[Mapping[str, Any]] = {"step": 0}
+    kernel: ClassVar[str | None] = None
+
+    def __init_subclass__(cls) -> None:
+        """Take away the kernel of the parent's `update` from a class that has another."""
+        if {"update", "scalars"} & set(vars(cls)) and "kernel" not in vars(cls):
+            cls.kernel = None
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self.defaults = {name: plain(value) for name, value in defaults.items()}
@@ -79,6 +102,10 @@ class Optimizer:
         self._past: list[Past] = [dict(self.new_past) for _ in self.flat.parameters]
         self._flags: tuple[bool, ...] | None = None
         self._cohorts: list[Cohort] = []
+        self.revision = 0
+        self._step: Step | None = None
+        self._guard: tuple[Array | None, Array | None] = (None, None)
+        self._counted: list[tuple[Past, Past]] = []
 
     # ---- the mathematics: every subclass's own -------------------------------------------------------------
 
@@ -96,6 +123,10 @@ class Optimizer:
     def advance(self, group: Group, past: Past) -> None:
         """Count the update that is about to be made; once per cohort, before any `update`."""
         past["step"] += 1
+
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return the numbers that `update` computes with, in float64, as the kernel takes them (at most 6)."""
+        return ()
 
     def slots_of(self, group: Group) -> tuple[str, ...]:
         """Return the slots that ``group`` needs."""
@@ -119,16 +150,37 @@ class Optimizer:
         Raises:
             RuntimeError: a parameter was moved or converted since the optimizer was made.
         """
+        self.prepare()
+        self.apply()
+
+    def prepare(self) -> None:
+        """Do the host's part of a step: count the update, compute its numbers and send them to the device.
+
+        Once before every `apply`, and before every replay of a graph that `apply` was captured in.  The copy to the
+        device is asynchronous; nothing waits, unless there is a `guard`.
+        """
         self.flat.check()
-        self._regroup()
+        self.settle()
+        changed = self._regroup()
+        for cohort in self._cohorts:
+            cohort.values = {name: plain(value) for name, value in cohort.group.items() if name != "params"}
+        if self._guard[1] is not None:
+            self._counted = [(cohort.past, dict(cohort.past)) for cohort in self._cohorts]
+        for cohort in self._cohorts:
+            self.advance(cohort.values, cohort.past)
+        if self.kernel is not None and is_device_array(self.flat.data):
+            self._prepare_kernel(changed)
+
+    def apply(self) -> None:
+        """Do the rest of it: update the parameters, as `prepare` has it; on a GPU launches and nothing else."""
         grad = self.flat.grad
+        if self._step is not None:
+            return self._step.launch()
         tasks: list[Callable[[], None]] = []
         batches: list[Batch] = []
         for cohort in self._cohorts:
-            group = {name: plain(value) for name, value in cohort.group.items() if name != "params"}
-            self.advance(group, cohort.past)
-            own = self._batches(cohort, grad, self.slots_of(group))
-            tasks += [functools.partial(self._update_batch, batch, group, cohort.past) for batch in own]
+            own = self._batches(cohort, grad, self.slots_of(cohort.values))
+            tasks += [functools.partial(self._update_batch, batch, cohort.values, cohort.past) for batch in own]
             batches += own
         run_all(tasks, batches)
 
@@ -174,12 +226,12 @@ class Optimizer:
             self.state[slot] = self.flat.new_buffer()
         return self.state[slot]
 
-    def _regroup(self) -> None:
+    def _regroup(self) -> bool:
         """Form the cohorts anew if a parameter was frozen or thawed; the members of a cohort share one past."""
         parameters = self.flat.parameters
         flags = tuple(p.requires_grad for p in parameters)
         if flags == self._flags:
-            return
+            return False
         alike: dict[tuple[Any, ...], list[int]] = {}
         for i, trained in enumerate(flags):
             self._past[i] = dict(self._past[i])
@@ -193,6 +245,57 @@ class Optimizer:
             runs = self.flat.runs([parameters[i] for i in members])
             self._cohorts.append(Cohort(self.param_groups[index], past, runs))
         self._flags = flags
+        return True
+
+    # ---- on a GPU ------------------------------------------------------------------------------------------
+
+    def _prepare_kernel(self, regrouped: bool) -> None:
+        """Set up the launch, if there is none that fits, and send the numbers of this update."""
+        wanted = {slot for cohort in self._cohorts for slot in self.slots_of(cohort.values)}
+        arrays = (self.flat.data, self.flat.grad, *(self._slot(s) if s in wanted else None for s in self.slots))
+        if regrouped or self._step is None or not self._step.is_of(arrays, self._guard):
+            align = self.flat.ALIGN  # the gaps between parameters are zeros, and remain so: up to there, no remainders
+            spans = [
+                (run.start, -(-run.stop // align) * align, i)
+                for i, cohort in enumerate(self._cohorts)
+                for run in cohort.spans
+            ]
+            assert self.kernel is not None
+            self._step = Step(self.kernel, arrays, spans, len(self._cohorts), self._guard)
+            self.revision += 1
+        rows = [self._decay(c.values) + self.scalars(c.values, c.past) for c in self._cohorts]
+        self._step.send(rows)
+
+    @staticmethod
+    def _decay(group: Group) -> Scalars:
+        """Return what `_decayed` multiplies p by, and the λ of g + λ·p."""
+        weight_decay = group.get("weight_decay", 0)
+        if group.get("decoupled_weight_decay", False):
+            return (1 - group["lr"] * weight_decay, 0)
+        return (1, weight_decay)
+
+    def guard(self, inv_scale: Array | None = None, found_inf: Array | None = None) -> None:
+        """Let the device decide in every `apply` from now on: what loss scaling needs, and clipping can use.
+
+        Args:
+            inv_scale: a number on the device, of the parameters' type; gradients are multiplied by it as they are read.
+            found_inf: an int32 on the device; where it is not 0 nothing is updated, and the update does not count.  The
+                host must know before it counts the next one: `prepare` and `state_dict` then wait for the device.
+
+        Raises:
+            ValueError: the parameters are not on a GPU, or no kernel does the update.
+        """
+        if self.kernel is None or not is_device_array(self.flat.data):
+            raise ValueError(f"{type(self).__name__}: guard needs parameters on a GPU and an update with a kernel")
+        self.settle()
+        self._guard = (inv_scale, found_inf)
+
+    def settle(self) -> None:
+        """Take back the count of the last update if the device skipped it; waits for the device to know."""
+        counted, self._counted = self._counted, []
+        if counted and self._step is not None and self._step.was_skipped():
+            for past, before in counted:
+                past.update(before)
 
     # ---- state ---------------------------------------------------------------------------------------------
 
@@ -209,6 +312,7 @@ class Optimizer:
             {"step": t, …}}, "state": {slot: {name: array}}}``.  The arrays are C-ordered NumPy copies in the
             parameters' shapes; everything else is JSON.  `split_state` takes the two apart.
         """
+        self.settle()
         names = self.names()
         own = iter(names)
         groups = [
@@ -233,6 +337,7 @@ class Optimizer:
         Raises:
             ValueError: the state of another kind of optimizer, of other parameters, or damaged.
         """
+        self.settle()
         groups = self._fitting_groups(state)
         past = self._fitting_past(state)
         buffers = {slot: self._fitting_buffer(slot, arrays) for slot, arrays in state["state"].items()}
@@ -260,7 +365,7 @@ class Optimizer:
             mine = [next(own) for _ in group["params"]]
             theirs = list(saved.get("params", ()))
             if theirs != mine:
-                raise self._misfit(f"in group {i}, {_first_difference(mine, theirs)}")
+                raise self._misfit(f"in group {i}, {first_difference(mine, theirs)}")
             values = {key: plain(value) for key, value in saved.items() if key != "params"}
             lacking = [key for key in self.defaults if key not in values]
             if lacking:
@@ -291,28 +396,3 @@ class Optimizer:
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.defaults.items())
         return f"{type(self).__name__}({values}; {len(self.flat.parameters)} parameters)"
-
-
-def _first_difference(mine: list[str], saved: list[str]) -> str:
-    for a, b in zip(mine, saved, strict=False):
-        if a != b:
-            return f"it has {b!r} where this optimizer has {a!r}"
-    return f"it has {len(saved)} parameters, this optimizer {len(mine)}"
-
-
-# ---- files -------------------------------------------------------------------------------------------------
-
-
-def split_state(state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Take a ``state_dict`` apart for a file format: arrays by ``slot/name``, and the rest, which is JSON."""
-    arrays = {f"{slot}/{name}": x for slot, named in state["state"].items() for name, x in named.items()}
-    return arrays, {key: value for key, value in state.items() if key != "state"}
-
-
-def join_state(arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `split_state`."""
-    slots: dict[str, dict[str, np.ndarray]] = {}
-    for key, x in arrays.items():
-        slot, name = key.split("/", 1)
-        slots.setdefault(slot, {})[name] = x
-    return {**rest, "state": slots}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, to_numpy
+from ..backend import Array, array_module, is_device_array, to_numpy
+from ..kernels.cuda.optim import Follow
 from ..parameter import channels_last
 from .groups import members_of
 from .vectors import Batch, cut, lerp, memory_order, numbers, run_all, with_work
@@ -31,6 +32,9 @@ class EMA:
         …; optimizer.step(); ema.update()
         with ema.averaged():
             evaluate(model)
+
+    On a GPU an update is one launch.  As with an `Optimizer`, `prepare` and `apply` are its two halves, of which the
+    second may be part of a CUDA graph, until ``revision`` changes.
 
     Args:
         source: a layer, or parameters in an order.
@@ -57,6 +61,9 @@ class EMA:
         self._averages = [_copy(x) for x in self._values()]
         self._cut: list[Batch] = []
         self._cut_for: list[Array] = []
+        self._follow: Follow | None = None
+        self._weight = 1.0
+        self.revision = 0
         self._swapped = False
 
     def _named(self) -> list[tuple[str, Array]]:
@@ -82,20 +89,36 @@ class EMA:
         Raises:
             RuntimeError: inside `averaged`, where the network holds the averages themselves.
         """
+        self.prepare()
+        self.apply()
+
+    def prepare(self) -> None:
+        """Count the update and compute how far the averages move; on a GPU send that there."""
         self._forbid_inside("update")
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        weight = 1 - decay if self.updates else 1
-        batches = self._batches()
-        run_all([functools.partial(_follow, batch, weight) for batch in batches], batches)
+        self._weight = 1 - decay if self.updates else 1
+        self._find()
+        if self._follow is not None:
+            self._follow.send(self._weight)
         self.updates += 1
 
-    def _batches(self) -> list[Batch]:
-        """Return the stretches of averages and values; they are cut anew when the network has other arrays."""
+    def apply(self) -> None:
+        """Move the averages, as `prepare` has it."""
+        if self._follow is not None:
+            return self._follow.launch()
+        run_all([functools.partial(_follow, batch, self._weight) for batch in self._cut], self._cut)
+
+    def _find(self) -> None:
+        """Cut averages and values into stretches, or set up the launch; anew when the network has other arrays."""
         pairs = self._pairs()
-        if len(pairs) != len(self._cut_for) or any(x is not y for (_, x), y in zip(pairs, self._cut_for, strict=True)):
+        if len(pairs) == len(self._cut_for) and all(x is y for (_, x), y in zip(pairs, self._cut_for, strict=True)):
+            return
+        self._cut_for = [value for _, value in pairs]
+        self.revision += 1
+        if pairs and is_device_array(pairs[0][0]):
+            self._follow = Follow([average for average, _ in pairs], self._cut_for)
+        else:
             self._cut = cut([(memory_order(average), memory_order(value)) for average, value in pairs], work=1)
-            self._cut_for = [value for _, value in pairs]
-        return self._cut
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from .base import Optimizer, Past
+from .base import Optimizer, Past, Scalars
 from .groups import Group
 from .vectors import Stretch
 
@@ -58,6 +58,7 @@ class SGD(Optimizer):
     """
 
     slots = ("velocity",)
+    kernel = "sgd"
     # PyTorch starts a velocity with the gradient, undamped, when it is first needed: "pushes" counts its updates.
     new_past: ClassVar[Mapping[str, Any]] = {"step": 0, "pushes": 0}
 
@@ -99,11 +100,16 @@ class SGD(Optimizer):
         past["step"] += 1
         past["pushes"] += bool(group["momentum"])
 
+    def scalars(self, group: Group, past: Past) -> Scalars:
+        """Return lr, μ, then how much stays of v and comes in of g, which are 0 and 1 the first time; and nesterov."""
+        lr, mu, nesterov = group["lr"], group["momentum"], group["nesterov"]
+        return (lr, mu, 0, 1, nesterov) if past["pushes"] == 1 else (lr, mu, mu, 1 - group["dampening"], nesterov)
+
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
         xp = array_module(self.flat.data)
         first, nesterov, plain = past["pushes"] == 1, group["nesterov"], group["dampening"] == 0
-        lr, mu, share = self.numbers(group["lr"], group["momentum"], 1 - group["dampening"])
+        lr, mu, _, share, _ = self.numbers(*self.scalars(group, past))
         if not group["momentum"]:
             for p, g, a in parts:
                 # p ← p − lr·g

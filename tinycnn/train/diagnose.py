@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array
+from ..kernels.finite import all_finite
 from ..layers.base import Layer
 from ..layers.watch import restored, watched
 
@@ -67,4 +68,4 @@ def find_non_finite(model: Layer, x: Array) -> str | None:
 
 def is_finite(x: Array) -> bool:
     """Whether no value of ``x`` is infinite or not a number."""
-    return bool(array_module(x).isfinite(x).all())
+    return bool(all_finite(x))
