@@ -139,6 +139,7 @@ def test_no_buffer_is_written_while_it_is_read(monkeypatch):
     strict_cupy.install(monkeypatch)
     log, current = [], fake_cuda.STATE.null
     wait, record, assemble = fake_cuda.Stream.wait_event, fake_cuda.Event.record, device.assemble
+    synchronize = fake_cuda.Event.synchronize
 
     def wait_event(stream, event):
         log.append(("arrived" if stream is current else "wait", id(event)))
@@ -148,17 +149,35 @@ def test_no_buffer_is_written_while_it_is_read(monkeypatch):
         log.append(("used" if stream is current else "copied", id(event)))
         record(event, stream)
 
+    def synchronized(event):
+        log.append(("free", id(event)))
+        synchronize(event)
+
     def assembled(*args):
         log.append(("assemble", None))
         assemble(*args)
 
     monkeypatch.setattr(fake_cuda.Stream, "wait_event", wait_event)
     monkeypatch.setattr(fake_cuda.Event, "record", record_event)
+    monkeypatch.setattr(fake_cuda.Event, "synchronize", synchronized)
     monkeypatch.setattr(device, "assemble", assembled)
     loader = DeviceLoader(PHOTOS, LABELS, 4, resident=False)
     list(loader.epoch(0))
-    making, sending, forming = ["used"], ["wait", "copied"], ["arrived", "assemble", "used"]
+    making, sending, forming = ["used"], ["free", "wait", "copied"], ["arrived", "assemble", "used"]
     assert [what for what, _ in log] == (making + sending) * 2 + (forming + sending) * 4 + forming * 2
-    for done, awaited in (("used", "wait"), ("copied", "arrived")):
-        first, second = ([event for what, event in log if what == one] for one in (done, awaited))
-        assert first[: len(second)] == second  # each waits for the mark set last for its own buffers
+    events = {what: [event for other, event in log if other == what] for what, _ in log}
+    assert events["wait"] == events["used"][:6]  # each waits for the mark set last for its own buffers
+    assert events["arrived"] == events["copied"]
+    assert events["free"][2:] == events["copied"][:4]
+
+
+def test_no_copy_is_under_way_when_an_epoch_is_left(monkeypatch):
+    """Its buffers are then free for others."""
+    strict_cupy.install(monkeypatch)
+    streams = []
+    monkeypatch.setattr(device, "new_stream", lambda: streams.append(fake_cuda.Stream()) or streams[-1])
+    batches = DeviceLoader(PHOTOS, LABELS, 4, resident=False).epoch(0)
+    next(batches), next(batches)
+    assert streams[0].waiting
+    batches.close()
+    assert not streams[0].waiting

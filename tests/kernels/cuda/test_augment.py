@@ -55,6 +55,23 @@ def test_more_rows_than_blocks_and_more_elements_than_threads(gpu):
     np.testing.assert_array_equal(own.get(), y)
 
 
+def test_no_product_is_fused_with_a_sum(gpu):
+    """Colours for which t + m·p, each step rounded, is half a level, and rounded once is not."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (500, 1, 1, 1), dtype=np.uint8)
+    m = rng.uniform(0.1, 0.5, 500).astype(np.float32)
+    t = rng.integers(150, 200, 500).astype(np.float32) + np.float32(0.5) - m * images.ravel()
+    colours = np.stack([m, t], axis=1)[:, None]
+    arguments = images, np.arange(500), None, colours, np.array([[0], [1]], np.float32)
+    y = np.empty(images.shape, np.float32)
+    own = gpu.asarray(y)
+    assemble(*arguments, y)
+    assemble(*(a if a is None else gpu.asarray(a) for a in arguments), own)
+    np.testing.assert_array_equal(own.get(), y)
+    fused = np.rint(m.astype(np.float64) * images.ravel() + t)
+    assert (fused != y.ravel()).any()
+
+
 def test_what_it_cannot_write_is_refused(gpu):
     images, indices = gpu.zeros((2, 3, 4, 1), np.uint8), gpu.zeros(2, np.int64)
     scale = gpu.zeros((2, 1), np.float32)
