@@ -136,6 +136,21 @@ def test_a_clear_gradient_is_handed_out_once_to_be_written_over_and_never_when_f
     np.testing.assert_array_equal(p.grad, np.full(3, 7.0))
 
 
+def test_a_sink_is_written_over_once_and_then_added_to():
+    p = Parameter(np.ones(3))
+    assert p.sink()[0] is p.grad
+    assert p.sink()[1]
+    p.zero_grad()
+    grad, add = p.sink()
+    assert not add
+    grad[...] = 7
+    assert p.sink()[1]
+    np.testing.assert_array_equal(p.grad, np.full(3, 7.0))
+    p.zero_grad()
+    p.requires_grad = False
+    assert p.sink() is None
+
+
 def test_the_flat_gradients_of_cleared_parameters_are_zeros():
     parameters = some_parameters()
     flat = FlatParameters(parameters)

@@ -97,6 +97,15 @@ class Parameter:
         """Clear the gradient."""
         self._clear = True
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether `zero_grad` has cleared the gradient and nothing has been written since."""
+        return self._clear
+
+    def written(self) -> None:
+        """Take what is in the gradient's memory for the gradient: a replayed CUDA graph has written it."""
+        self._clear = False
+
     def write_zeros(self) -> None:
         """Write the zeros of a gradient that `zero_grad` cleared and nothing has been added to since."""
         if self._clear:
@@ -197,6 +206,11 @@ class FlatParameters:
         """The gradients."""
         for p in self.parameters:
             p.write_zeros()
+        return self._grad
+
+    @property
+    def grad_memory(self) -> Array:
+        """The buffer of the gradients as it is: of a parameter that `Parameter.zero_grad` cleared, the old ones."""
         return self._grad
 
     def clear_gaps(self) -> None:

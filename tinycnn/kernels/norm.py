@@ -17,11 +17,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..backend import Array, array_module
 from ..parallel import each_slice, scratch
+from .cuda import twin
+
+Sink: TypeAlias = tuple[Array, bool] | None
+"""Where a gradient goes: an array, and whether the gradient is added to what is there; None throws it away."""
+
+
+class Running(NamedTuple):
+    """Running statistics: mean and variance of every channel, (C,), and how many batches they come from, ()."""
+
+    mean: Array
+    var: Array
+    count: Array
+
 
 SUM_WIDTH = 512
 """Length of the rows that are summed up: short enough to finish in float64 at no cost."""
@@ -38,6 +52,7 @@ def spread(v: Array, k: int, dtype: np.typing.DTypeLike) -> Array:
     return array_module(v).tile(v.astype(dtype), (1, k))[:, None]
 
 
+@twin("elementwise")
 def channel_sums(x: Array) -> Array:
     """Return the sum over the pixels of ``x`` (B, P, C) as (B, C) in float64."""
     xp = array_module(x)
@@ -229,3 +244,20 @@ def gate(dy: Array, y: Array, g: Array) -> None:
     """Write dy·[y > 0] into ``g``.  (A product of floats and booleans is slower: NumPy would convert these again.)"""
     array_module(dy).greater(y, 0, out=g)
     g *= dy
+
+
+def move_averages(running: Running, mean: Array, var: Array, share: float) -> None:
+    """Move the running statistics towards ``mean`` and (unbiased) ``var`` by ``share`` of the way."""
+    for average, new in ((running.mean, mean), (running.var, var)):
+        average[...] = (1 - share) * average + share * new
+
+
+def put_gradients(sinks: tuple[Sink, ...], *gradients: Array) -> None:
+    """Put each gradient into its sink, in the sink's precision."""
+    for sink, gradient in zip(sinks, gradients, strict=True):
+        if sink is not None:
+            array, add = sink
+            if add:
+                array += gradient.astype(array.dtype)
+            else:
+                array[...] = gradient

@@ -63,17 +63,28 @@ shift".  Conventions (momentum weighs the new value, unbiased running variance) 
 
 from __future__ import annotations
 
-import inspect
 from typing import TypeAlias
 
 import numpy as np
 
 from ..backend import Array, array_module
-from ..kernels.norm import Rows, backward_vectors, column_dots, column_sums, forward_vectors, gate
+from ..kernels.cuda import twin
+from ..kernels.norm import (
+    Rows,
+    Running,
+    Sink,
+    backward_vectors,
+    column_dots,
+    column_sums,
+    forward_vectors,
+    gate,
+    move_averages,
+    put_gradients,
+)
 from ..parallel import each_slice, scratch
-from ..parameter import Parameter
-from .base import Layer, LayerError
+from .base import LayerError
 from .check import refuse_empty
+from .running import RunningNorm, sinks
 
 SAMPLE = 8
 """One in how many rows is looked at to find a number near the mean."""
@@ -194,70 +205,77 @@ def batch_norm_backward_input(
     return R.images(dx)
 
 
-class RunningNorm(Layer):
-    """What layers with running statistics share: arguments, parameters, buffers, and how the averages move."""
+@twin("batchnorm")
+def batch_norm_forward(
+    x: Array,
+    w: Array | None,
+    b: Array | None,
+    running: Running | None,
+    eps: float,
+    momentum: float | None,
+    measures: bool,
+    shortcut: Array | None = None,
+    relu: bool = False,
+) -> tuple[Array, Statistics]:
+    """Equations (1) and (2), or (6): y, and the statistics (m, mean and 1/σ) that `batch_norm_backward` needs.
 
-    running_mean: Array
-    running_var: Array
-    num_batches_tracked: Array
+    Args:
+        x: (N, C, H, W).
+        w, b: γ and β.
+        running: the running statistics, which are moved if x is measured, and taken if not.
+        eps, momentum: ε, and the share of this batch in the running statistics, None for the plain average.
+        measures: whether the statistics are those of x.
+        shortcut, relu: what is added, and whether ReLU follows.
+    """
+    d = None
+    if measures:
+        d, (m, mean, var) = measure_channels(x)
+        M = x.size // len(m)
+        if running is not None:
+            count = running.count
+            count += 1
+            move_averages(running, mean, var * (M / (M - 1)), 1 / float(count) if momentum is None else momentum)
+    else:
+        assert running is not None
+        m, mean, var = running.mean, running.mean.astype(np.float64), running.var.astype(np.float64)
+    statistics = m, mean, (var + eps) ** -0.5
+    return normalize_channels(x, statistics, w, b, d=d, shortcut=shortcut, relu=relu), statistics
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
-        track_running_stats: bool,
-        dtype: np.typing.DTypeLike,
-    ) -> None:
-        super().__init__()
-        if num_features < 1:
-            raise LayerError(f"{type(self).__name__}: num_features must be at least 1, got {num_features}")
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
-        if track_running_stats:
-            self.register_buffer("running_mean", np.zeros(num_features, dtype))
-            self.register_buffer("running_var", np.ones(num_features, dtype))
-            self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
 
-    @property
-    def measures(self) -> bool:
-        """Whether forward takes the statistics of its input; otherwise it takes the running ones."""
-        return self.training or not self.track_running_stats
+@twin("batchnorm")
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    statistics: Statistics,
+    w: Array | None,
+    sinks: tuple[Sink, Sink],
+    y: Array | None = None,
+    *,
+    measured: bool = True,
+    needs_dx: bool = True,
+    shortcut: bool = False,
+) -> tuple[Array, Array]:
+    """Equations (3) and (4) or (5), with (7): dx, and ds if there was a ``shortcut``; dγ and dβ go into the sinks.
 
-    def running_statistics(self) -> Statistics:
-        """Return m, mean and variance, of the running statistics."""
-        return self.running_mean, self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
-
-    def move_average(self, mean: Array, var: Array, share: float) -> None:
-        """Move the running statistics towards ``mean`` and (unbiased) ``var`` by ``share`` of the way."""
-        for average, new in ((self.running_mean, mean), (self.running_var, var)):
-            average[...] = (1 - share) * average + share * new
-
-    def backward_fixed(self, dy: Array, x: Array, statistics: Statistics) -> Array:
-        """The backward when mean and σ were running statistics: equations (3) and (5)."""
-        if self.weight and self.bias and (self.weight.requires_grad or self.bias.requires_grad):
-            self.accumulate(*batch_norm_sums(dy, x, statistics)[1:])
-        return scale_channels(dy, self.gain(statistics)) if self.needs_dx else None
-
-    def gain(self, statistics: Statistics) -> Array:
-        """Return γ/σ."""
-        return statistics[2] if self.weight is None else statistics[2] * self.weight.data
-
-    def accumulate(self, dw: Array, db: Array) -> None:
-        """Add to the gradients of weight and bias, where there are any."""
-        if self.weight and self.bias:
-            self.weight.accumulate(dw.astype(self.weight.dtype))
-            self.bias.accumulate(db.astype(self.bias.dtype))
-
-    def options(self) -> str:
-        """Return the arguments that differ from the defaults."""
-        defaults = inspect.signature(type(self)).parameters
-        names = ("eps", "momentum", "affine", "track_running_stats")
-        given = [(name, getattr(self, name)) for name in names]
-        return ", ".join([str(self.num_features), *(f"{n}={v}" for n, v in given if v != defaults[n].default)])
+    Args:
+        dy, x: (N, C, H, W).
+        statistics: what forward returned; w: γ; y: what forward returned, if there was a ReLU.
+        sinks: of dγ and dβ.
+        measured: whether the statistics are those of x.
+        needs_dx: whether anybody needs dx and ds.
+    """
+    g, gain = dy, statistics[2] if w is None else statistics[2] * w
+    if measured or y is not None or any(sinks):
+        g, dw, db = batch_norm_sums(dy, x, statistics, y)
+        put_gradients(sinks, dw, db)
+    if not needs_dx:
+        return None, None
+    out = None if shortcut or y is None else g  # where nobody else needs g, dx takes its place
+    if not measured:
+        dx = scale_channels(g, gain, out)
+    else:
+        dx = batch_norm_backward_input(g, x, statistics, w, dw, db, out)
+    return dx, g if shortcut else None
 
 
 class BatchNorm2d(RunningNorm):
@@ -309,39 +327,27 @@ class BatchNorm2d(RunningNorm):
         """Return y of equation (2) or (6)."""
         x = self.check_input(x, rank=4, channels=self.num_features)
         refuse_empty(self, x)
-        d, (m, mean, var) = self.measure(x) if self.measures else (None, self.running_statistics())
-        statistics = m, mean, (var + self.eps) ** -0.5
-        w, b = self.weight, self.bias
-        y = normalize_channels(x, statistics, w and w.data, b and b.data, d=d, shortcut=shortcut, relu=self.relu)
-        self.save(x, statistics, y if self.relu else None, self.measures, shortcut is not None)
-        return y
-
-    def measure(self, x: Array) -> tuple[Array, Statistics]:
-        """Return `measure_channels` of the batch, after moving the running statistics towards it."""
-        M = x.size // self.num_features
-        if M <= 1:
+        if self.measures and x.size == self.num_features:
             raise LayerError(
                 f"{self}: the variance of a channel needs more than one value, got an input of shape "
                 f"{tuple(x.shape)}: use a larger batch, or eval() with running statistics"
             )
-        d, statistics = measure_channels(x)
-        if self.track_running_stats:  # then this is training
-            _, mean, var = statistics
-            self.num_batches_tracked += 1
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.move_average(mean, var * (M / (M - 1)), share)
-        return d, statistics
+        w, b = (p and p.data for p in (self.weight, self.bias))
+        y, statistics = batch_norm_forward(
+            x, w, b, self.running, self.eps, self.momentum, self.measures, shortcut, self.relu
+        )
+        self.save(x, statistics, y if self.relu else None, self.measures, shortcut is not None)
+        return y
 
     def backward(self, dy: Array) -> Array:
-        """Return dx, equation (4) or (5); add (3) to the gradients."""
-        x, statistics, _, measured, _ = self.take_saved()
+        """Return dx, equation (4) or (5), after a forward with a shortcut (dx, ds), (7); add (3) to the gradients."""
+        x, statistics, y, measured, shortcut = self.take_saved()
         dy = self.check_gradient(dy, x.shape)
-        if not measured:
-            return self.backward_fixed(dy, x, statistics)
-        _, dw, db = batch_norm_sums(dy, x, statistics)
-        self.accumulate(dw, db)
-        w = self.weight
-        return batch_norm_backward_input(dy, x, statistics, w and w.data, dw, db) if self.needs_dx else None
+        w, into = self.weight and self.weight.data, sinks(self.weight, self.bias)
+        dx, ds = batch_norm_backward(
+            dy, x, statistics, w, into, y, measured=measured, needs_dx=self.needs_dx, shortcut=shortcut
+        )
+        return (dx, ds) if shortcut else dx
 
 
 class BatchNormReLU2d(BatchNorm2d):
@@ -376,22 +382,6 @@ class BatchNormReLU2d(BatchNorm2d):
 
     def __call__(self, x: Array, shortcut: Array | None = None) -> Array:
         return self.forward(x, shortcut)
-
-    def backward(self, dy: Array) -> Array:
-        """Return dx, or after a forward with a shortcut (dx, ds), equations (7) and (4) or (5); add (3)."""
-        x, statistics, y, measured, has_shortcut = self.take_saved()
-        dy = self.check_gradient(dy, x.shape)
-        g, dw, db = batch_norm_sums(dy, x, statistics, y)
-        self.accumulate(dw, db)
-        if not self.needs_dx:
-            return (None, None) if has_shortcut else None
-        out = None if has_shortcut else g  # where nobody else needs g, dx takes its place
-        if measured:
-            w = self.weight
-            dx = batch_norm_backward_input(g, x, statistics, w and w.data, dw, db, out)
-        else:
-            dx = scale_channels(g, self.gain(statistics), out)
-        return (dx, g) if has_shortcut else dx
 
     def branches(self) -> list[Array]:
         """Return where y is on the right of the kink."""

@@ -42,16 +42,22 @@ He 2018, "Group normalization".
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from ..backend import Array, array_module
 from ..kernels.norm import (
+    Running,
+    Sink,
     backward_vectors,
     fold,
     forward_vectors,
     gradient_sums,
     moments,
+    move_averages,
     normalize_backward,
+    put_gradients,
     scale_and_shift,
     scaled,
     spread,
@@ -59,15 +65,30 @@ from ..kernels.norm import (
 from ..parallel import each_slice
 from ..parameter import Parameter
 from .base import Layer, LayerError
-from .batchnorm import RunningNorm, normalize_channels
+from .batchnorm import batch_norm_backward, batch_norm_forward
 from .check import refuse_empty
+from .running import RunningNorm, sinks
 
 ROW = 1024
 """Length of the rows worked on: every example has vectors of its own to be spread, so not too long."""
 
+Statistics: TypeAlias = tuple[Array, ...]
+"""Mean and 1/σ of every group, two (N, G) in float64."""
 
-def group_norm_forward(x: Array, G: int, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Equations (1) and (2), from x (N, P, C): y (N, P, C), and mean and variance of every group, (N, G)."""
+
+def group_norm_forward(
+    x: Array,
+    G: int,
+    w: Array | None,
+    b: Array | None,
+    eps: float,
+    running: Running | None = None,
+    share: float = 0.0,
+) -> tuple[Array, Statistics]:
+    """Equations (1) and (2), from x (N, P, C): y (N, P, C), and the statistics that `group_norm_backward` needs.
+
+    Where there are ``running`` statistics, of G = C groups, they are moved by ``share`` towards the images' mean.
+    """
     N, P, C = x.shape
     xp, k = array_module(x), fold(P, C, ROW)
     y = xp.empty(x.shape, x.dtype)
@@ -81,13 +102,16 @@ def group_norm_forward(x: Array, G: int, w: Array | None, b: Array | None, eps: 
         scale_and_shift(y[s], a, c)
 
     each_slice(one_slice, x)
-    return y, mean, var
+    if running is not None:
+        move_averages(running, mean.mean(axis=0), var.mean(axis=0) * (P / (P - 1)), share)
+    return y, (mean, (var + eps) ** -0.5)
 
 
 def group_norm_backward(
-    dy: Array, x: Array, mean: Array, inv_std: Array, w: Array | None, needs_dx: bool = True
-) -> tuple[Array, Array, Array]:
-    """Equations (4) and (3): dx (N, P, C) if ``needs_dx``, dγ and dβ (C,) in float64; from 1/σ, (N, G)."""
+    dy: Array, x: Array, statistics: Statistics, w: Array | None, sinks: tuple[Sink, Sink], needs_dx: bool = True
+) -> Array:
+    """Equations (4) and (3): dx (N, P, C), if ``needs_dx``; dγ and dβ go into the sinks."""
+    mean, inv_std = statistics
     (N, P, C), G = x.shape, mean.shape[1]
     xp, k, M = array_module(x), fold(P, C, ROW), P * C // G
     gain = 1 if w is None else w
@@ -110,7 +134,8 @@ def group_norm_backward(
             normalize_backward(dy[s] if w is None else scaled(dy[s], gains), x[s], rows, q, r, a, dx[s])
 
     each_slice(one_slice, x, 4 * x[0].nbytes)
-    return dx, dw.sum(axis=0), db.sum(axis=0)
+    put_gradients(sinks, dw.sum(axis=0), db.sum(axis=0))
+    return dx
 
 
 def _by_channel(C: int, *vectors: Array) -> list[Array]:
@@ -157,20 +182,17 @@ class GroupNorm(Layer):
         """Return y, equations (1) and (2)."""
         x = self.check_input(x, rank=(2, 4), channels=self.num_channels)
         refuse_empty(self, x)
-        w, b = self.weight, self.bias
-        y, mean, var = group_norm_forward(_pixels(x), self.num_groups, w and w.data, b and b.data, self.eps)
-        self.save(x, mean, (var + self.eps) ** -0.5)
+        w, b = (p and p.data for p in (self.weight, self.bias))
+        y, statistics = group_norm_forward(_pixels(x), self.num_groups, w, b, self.eps)
+        self.save(x, statistics)
         return _images(y, x.shape)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4); add (3) to the gradients."""
-        x, mean, inv_std = self.take_saved()
+        x, statistics = self.take_saved()
         dy = self.check_gradient(dy, x.shape)
-        w, b = self.weight, self.bias
-        dx, dw, db = group_norm_backward(_pixels(dy), _pixels(x), mean, inv_std, w and w.data, self.needs_dx)
-        if w and b:
-            w.accumulate(dw.astype(w.dtype))
-            b.accumulate(db.astype(b.dtype))
+        w, into = self.weight and self.weight.data, sinks(self.weight, self.bias)
+        dx = group_norm_backward(_pixels(dy), _pixels(x), statistics, w, into, self.needs_dx)
         return _images(dx, x.shape) if self.needs_dx else None
 
     def options(self) -> str:
@@ -233,29 +255,27 @@ class InstanceNorm2d(RunningNorm):
         """Return y, equations (1) and (2); in training, move the running statistics."""
         x = self.check_input(x, rank=4, channels=self.num_features)
         refuse_empty(self, x)
-        w, b = self.weight, self.bias
+        w, b = (p and p.data for p in (self.weight, self.bias))
         if not self.measures:
-            m, mean, var = self.running_statistics()
-            self.save(x, (m, mean, (var + self.eps) ** -0.5))
-            return normalize_channels(x, (m, mean, (var + self.eps) ** -0.5), w and w.data, b and b.data)
+            y, statistics = batch_norm_forward(x, w, b, self.running, self.eps, None, False)
+            self.save(x, statistics, False)
+            return y
         M = x.shape[2] * x.shape[3]
         if M <= 1:
             raise LayerError(
                 f"{self}: the variance of a channel needs more than one pixel, got an input of shape {tuple(x.shape)}"
             )
-        y, mean, var = group_norm_forward(_pixels(x), self.num_features, w and w.data, b and b.data, self.eps)
-        self.save(x, (mean, (var + self.eps) ** -0.5))
-        if self.track_running_stats and self.momentum is not None:  # then this is training
-            self.move_average(mean.mean(axis=0), var.mean(axis=0) * (M / (M - 1)), self.momentum)
+        running = None if self.momentum is None else self.running
+        y, statistics = group_norm_forward(_pixels(x), self.num_features, w, b, self.eps, running, self.momentum or 0.0)
+        self.save(x, statistics, True)
         return _images(y, x.shape)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4) (γ·dy/σ with running statistics); add (3) to the gradients."""
-        x, statistics = self.take_saved()
+        x, statistics, measured = self.take_saved()
         dy = self.check_gradient(dy, x.shape)
-        if len(statistics) == 3:  # running statistics: one mean for all images
-            return self.backward_fixed(dy, x, statistics)
-        (mean, inv_std), w = statistics, self.weight
-        dx, dw, db = group_norm_backward(_pixels(dy), _pixels(x), mean, inv_std, w and w.data, self.needs_dx)
-        self.accumulate(dw, db)
+        w, into = self.weight and self.weight.data, sinks(self.weight, self.bias)
+        if not measured:  # running statistics: one mean for all images
+            return batch_norm_backward(dy, x, statistics, w, into, measured=False, needs_dx=self.needs_dx)[0]
+        dx = group_norm_backward(_pixels(dy), _pixels(x), statistics, w, into, self.needs_dx)
         return _images(dx, x.shape) if self.needs_dx else None
