@@ -285,8 +285,8 @@ def test_the_rerun_draws_the_same_dropout(monkeypatch):
     trainer = make()
     drawn = []
     stream = trainer.model[3].stream
-    draw = stream.keep
-    monkeypatch.setattr(stream, "keep", lambda p, shape: (drawn.append(stream.step), draw(p, shape))[1])
+    on = stream.on
+    monkeypatch.setattr(stream, "on", lambda device: (drawn.append(stream.step), on(device))[1])
     trainer.model[5].weight.data[...] = 3e38
     with pytest.raises(NonFiniteError):
         trainer.fit(loader(), 1)

@@ -10,16 +10,14 @@ Forward and backward are the same product, with m a mask of ones (kept) and zero
 
 What a "part" is tells the three layers apart: a number, a channel of an image, a whole image (or the batch).
 
-**Random numbers by address.**  The masks come from a counter-based generator, Philox: number i of step s
-under key k is a function of (k, s, i), a kind of encryption of i, with no state that passes from one number to
-the next.  Threads can therefore draw any part of a mask at any time, and the mask is the same on every number
-of threads, dtype and device, and again the same when a step is repeated.
+**Random numbers by address.**  The masks come from a counter-based generator, Philox (`tinycnn.kernels.dropout`):
+number i of step s under key k is a function of (k, s, i), with no state that passes from one number to the next.
+Threads can therefore draw any part of a mask at any time, and the mask is the same on every number of threads,
+dtype and device, and again the same when a step is repeated.
 
-A part is kept where a random integer falls below (1 − p)·2⁸ or (1 − p)·2³²: eight bits where they express p
-exactly (p = 0.5, 0.25, …), 32 bits, to which p is then rounded, otherwise.  Random bits are what a mask costs.
-
-**Saved for backward:** the mask, one byte per part.  It could be drawn again from its address, but at 32 bits
-that takes longer than all the rest of the layer's work.
+**Saved for backward:** on a CPU the mask, one byte per part; it could be drawn again from its address, but that takes
+longer than all the rest of the layer's work.  On a GPU it does not, and the address, k and s, is all that is saved.
+The step is counted in the GPU's memory, so that a captured graph of kernels draws anew whenever it is replayed.
 
 Sources: Srivastava et al. 2014 (Dropout; they scale in evaluation instead); Tompson et al. 2015 (whole
 channels); Huang et al. 2016 (stochastic depth); Salmon et al. 2011 (Philox).
@@ -27,41 +25,13 @@ channels); Huang et al. 2016 (stochastic depth); Salmon et al. 2011 (Philox).
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ..backend import Array, array_module, device_of, to_device
-from ..parallel import each_slice
+from ..backend import Array, device_of, is_device_array, to_device
+from ..kernels.dropout import dropout, dropout_backward
 from .base import Layer, LayerError
-
-BLOCK = 4
-"""64-bit numbers that Philox makes from one count."""
-
-
-def random_words(key: int, step: int, start: int, stop: int) -> np.ndarray:
-    """Return the 64-bit random numbers number ``start`` to ``stop`` − 1 of (key, step)."""
-    block = start // BLOCK
-    bits = np.random.Philox(key=np.array([key, step], np.uint64), counter=np.array([block, 0, 0, 0], np.uint64))
-    words = np.random.Generator(bits).integers(0, 2**64, stop - BLOCK * block, np.uint64)
-    return words[start - BLOCK * block :]
-
-
-def keep_mask(key: int, step: int, p: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a boolean mask of ``shape``, C-contiguous, True with probability 1 − p (module docstring)."""
-    dtype = np.dtype(np.uint8 if float(p * 2**8).is_integer() else np.uint32)
-    values, per_word = 2 ** (8 * dtype.itemsize), 8 // dtype.itemsize
-    kept = min(round((1 - p) * values), values - 1)
-    mask = np.empty(math.prod(shape), np.bool_)
-
-    def one_slice(s: slice) -> None:
-        words = random_words(key, step, s.start // per_word, -(-s.stop // per_word))
-        numbers = words.view(dtype)[s.start % per_word :]
-        np.less(numbers[: s.stop - s.start], kept, out=mask[s])
-
-    each_slice(one_slice, mask, 4 * dtype.itemsize)
-    return mask.reshape(shape)
 
 
 class RandomStream:
@@ -72,28 +42,38 @@ class RandomStream:
 
     Attributes:
         key: what tells this stream from all others, 63 bits.
-        step: number of the next draw.
+        place: key and step as an array, on the device that draws.
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(rng)
+        self.key, self.place = 0, np.zeros(2, np.uint64)
         self.seed(int(rng.integers(2**63)))
+
+    @property
+    def step(self) -> int:
+        """Number of the next draw.  On a GPU, to ask for it is to wait for what was drawn so far."""
+        return int(self.place[1])
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.place[1] = step
 
     def seed(self, key: int) -> None:
         """Start again with ``key``."""
-        self.key, self.step = key, 0
+        self.set_state([key, 0])
 
-    def keep(self, p: float, shape: tuple[int, ...]) -> np.ndarray:
-        """Draw the next mask of ``shape``, True with probability 1 − p."""
-        mask = keep_mask(self.key, self.step, p, shape)
-        self.step += 1
-        return mask
+    def on(self, device: str) -> Array:
+        """Return ``place``, moved to ``device``."""
+        if device_of(self.place) != device:
+            self.place = to_device(self.place, device)
+        return self.place
 
-    def state(self) -> list[int]:
-        """Return [key, step]."""
-        return [self.key, self.step]
+    def state(self) -> list[Any]:
+        """Return [key, step]; where a GPU counts, the step is a copy there, for which nobody has waited."""
+        return [self.key, self.place[1].copy() if is_device_array(self.place) else int(self.place[1])]
 
-    def set_state(self, state: list[int]) -> None:
+    def set_state(self, state: list[Any]) -> None:
         """Go to where `state` was asked for: the masks drawn since then are drawn again.
 
         Raises:
@@ -101,7 +81,10 @@ class RandomStream:
         """
         if len(state) != 2:
             raise ValueError(f"the state of a random stream is [key, step], got {state!r}")
-        self.key, self.step = (int(value) for value in state)
+        key, step = state
+        if int(key) != self.key:
+            self.key = self.place[0] = int(key)
+        self.place[1] = step if is_device_array(self.place) else int(step)
 
 
 class RandomMask(Layer):
@@ -124,40 +107,41 @@ class RandomMask(Layer):
         self.p = float(p)
         self.stream = RandomStream(rng)
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a new mask that fits an x of ``shape``."""
-        raise TypeError(f"{type(self).__name__} must define draw")
+    def parts(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the mask for an x whose memory is of ``shape``, (N, H, W, C) for images."""
+        raise TypeError(f"{type(self).__name__} must define parts")
 
     def forward(self, x: Array) -> Array:
         """Return x·m/(1 − p) with a new mask, or x in evaluation."""
         x = self.check_input(x, rank=self.rank)
-        keep = to_device(self.draw(x.shape), device_of(x)) if self.training and self.p > 0 else None
-        self.save(x.shape, keep)
-        return self.scaled(x, keep)
+        if not self.training or self.p == 0:
+            self.save(x.shape, None)
+            return x
+        y, mask = dropout(_memory(x), self.stream.on(device_of(x)), self.p, self.parts(_memory(x).shape))
+        self.save(x.shape, mask)
+        return _shaped(y)
 
     def backward(self, dy: Array) -> Array:
         """Return dy·m/(1 − p) with the mask of the forward, or dy in evaluation."""
-        shape, keep = self.take_saved()
-        return self.scaled(self.check_gradient(dy, shape), keep)
-
-    def scaled(self, x: Array, keep: Array | None) -> Array:
-        """Return x·m/(1 − p), or x if there is no mask."""
-        if keep is None:
-            return x
-        xp = array_module(x)
-        scale = 1 / (1 - self.p) if self.p < 1 else 0.0
-        y = xp.empty_like(x)
-
-        def one_slice(s: slice) -> None:
-            m = keep[s] if len(keep) == len(x) else keep
-            xp.multiply(x[s], xp.multiply(m, scale, dtype=x.dtype), out=y[s])
-
-        each_slice(one_slice, x)
-        return y
+        shape, mask = self.take_saved()
+        dy = self.check_gradient(dy, shape)
+        if mask is None:
+            return dy
+        return _shaped(dropout_backward(_memory(dy), mask, self.p, self.parts(_memory(dy).shape)))
 
     def options(self) -> str:
         """Return the probability of dropping."""
         return f"p={self.p}"
+
+
+def _memory(x: Array) -> Array:
+    """Return ``x`` with its axes in the order of its memory."""
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x  # (N, C, H, W) -> (N, H, W, C)
+
+
+def _shaped(y: Array) -> Array:
+    """Undo `_memory`."""
+    return y.transpose(0, 3, 1, 2) if y.ndim == 4 else y  # (N, H, W, C) -> (N, C, H, W)
 
 
 class Dropout(RandomMask):
@@ -177,12 +161,9 @@ class Dropout(RandomMask):
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
         super().__init__(p, rng)
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a mask of all of x, in its memory order."""
-        if len(shape) != 4:
-            return self.stream.keep(self.p, shape)
-        N, C, H, W = shape
-        return self.stream.keep(self.p, (N, H, W, C)).transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+    def parts(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape itself: every number is a part."""
+        return shape
 
 
 class Dropout2d(RandomMask):
@@ -202,9 +183,9 @@ class Dropout2d(RandomMask):
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
         super().__init__(p, rng)
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a mask of shape (N, C, 1, 1)."""
-        return self.stream.keep(self.p, (*shape[:2], 1, 1))
+    def parts(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (N, 1, 1, C)."""
+        return shape[0], 1, 1, shape[3]
 
 
 class StochasticDepth(RandomMask):
@@ -232,10 +213,9 @@ class StochasticDepth(RandomMask):
         if mode not in ("batch", "row"):
             raise LayerError(f"StochasticDepth: mode must be 'batch' or 'row', got {mode!r}")
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a mask of shape (N, 1, …), or (1, 1, …) for the whole batch."""
-        count = shape[0] if self.mode == "row" else 1
-        return self.stream.keep(self.p, (count,) + (1,) * (len(shape) - 1))
+    def parts(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (N, 1, …), or (1, 1, …) for the whole batch."""
+        return (shape[0] if self.mode == "row" else 1, *(1 for _ in shape[1:]))
 
     def options(self) -> str:
         """Return the probability of dropping and the mode."""

@@ -217,7 +217,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "random": self.model.random_state(),
+            "random": {path: [int(v) for v in state] for path, state in self.model.random_state().items()},
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": self.sums.state(),

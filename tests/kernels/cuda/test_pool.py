@@ -18,7 +18,7 @@ ORDERS = pytest.mark.parametrize("backwards", ["0", "1"])
 
 
 def dtype_of(name):
-    return pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else np.dtype(name)
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
 
 
 @st.composite
