@@ -37,12 +37,14 @@ Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from ..backend import Array, array_module
+from .cuda import twin
 from .window import Window, pad, positions
 
 Size: TypeAlias = int | Sequence[int]
@@ -87,10 +89,32 @@ def im2col(
         raise ValueError(f"the window does not fit into the padded image of shape {tuple(x.shape)}: {window}")
     # (N, C, H, W) -> (N, H, W, C), contiguous
     x = array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
-    OH, OW = window.out_size(*x.shape[1:3])
+    return gather(x, window)
+
+
+@twin("im2col")
+def gather(x: Array, window: Window, G: int = 1) -> Array:
+    """Return the patches of ``x`` (N, H, W, C), its channels in G groups, as rows (N·OH·OW, G·KH·KW·C/G)."""
+    N, H, W, C = x.shape
+    OH, OW = window.out_size(H, W)
     patches = positions(pad(x, window), window, OH, OW)
-    # (N, OH, OW, KH, KW, C) -> (N·OH·OW, KH·KW·C)
-    return array_module(x).array(patches, order="C").reshape(len(x) * OH * OW, -1)
+    # (N, OH, OW, KH, KW, C) -> (N, OH, OW, KH, KW, G, C/G) -> (N, OH, OW, G, KH, KW, C/G)
+    by_group = patches.reshape(*patches.shape[:5], G, C // G).transpose(0, 1, 2, 5, 3, 4, 6)
+    # (N, OH, OW, G, KH, KW, C/G) -> (N·OH·OW, G·KH·KW·C/G)
+    return array_module(x).array(by_group, order="C").reshape(N * OH * OW, math.prod(window.kernel) * C)
+
+
+@twin("im2col")
+def scatter(cols: Array, window: Window, shape: tuple[int, ...], G: int = 1) -> Array:
+    """Return x (N, H, W, C) of ``shape``, each pixel the sum of all its places in ``cols``: the adjoint of `gather`."""
+    N, H, W, C = shape
+    OH, OW = window.out_size(H, W)
+    # (N·OH·OW, G·KH·KW·C/G) -> (N, OH, OW, G, KH, KW, C/G)
+    patches = cols.reshape(N, OH, OW, G, *window.kernel, C // G)
+    padded = array_module(cols).zeros((N, *window.padded_size(H, W), G, C // G), cols.dtype)
+    for kh, kw, rows, columns in window.taps(OH, OW):
+        padded[:, rows, columns] += patches[:, :, :, :, kh, kw]
+    return padded[window.interior(H, W)].reshape(shape)  # (N, H, W, G, C/G) -> (N, H, W, C)
 
 
 def im2col_naive(
@@ -140,10 +164,4 @@ def col2im(
     """
     N, C, H, W = shape
     window = _window(kernel_size, stride, padding, dilation)
-    OH, OW = window.out_size(H, W)
-    # (N·OH·OW, KH·KW·C) -> (N, OH, OW, KH, KW, C)
-    patches = cols.reshape(N, OH, OW, *window.kernel, C)
-    padded = array_module(cols).zeros((N, *window.padded_size(H, W), C), cols.dtype)
-    for kh, kw, rows, columns in window.taps(OH, OW):
-        padded[:, rows, columns] += patches[:, :, :, kh, kw]
-    return padded[window.interior(H, W)].transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+    return scatter(cols, window, (N, H, W, C)).transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
