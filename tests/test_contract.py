@@ -281,3 +281,31 @@ def test_every_layer_has_a_row():
 
     exported = {getattr(layers, name) for name in layers.__all__} - {base.Layer, base.LayerError}
     assert exported <= {type(case.make(np.random.default_rng(0))) for case in CASES.values()}
+
+
+@ROWS
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mixed_precision(case, dtype, gpu):
+    """Activations of 16 bits, parameters and their gradients of 32."""
+    half = np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+    rng = np.random.default_rng(5)
+    layer, x = case.build(rng, np.float32).to("cuda"), case.input(rng, np.float32).astype(half)
+    if not layer.mixed:
+        with pytest.raises(base.LayerError, match="use float32 or tf32"):
+            layer(backend.to_device(x, "cuda"))
+        return
+    y = layer(backend.to_device(x, "cuda"))
+    dy = np.random.default_rng(6).uniform(-1, 1, y.shape).astype(half)
+    dx = layer.backward(backend.to_device(dy, "cuda"))
+    assert (y.dtype, dx.dtype) == (half, half)
+    same = case.build(np.random.default_rng(5), np.float64)
+    wanted_y = same(x.astype(np.float64))
+    wanted_dx = same.backward(dy.astype(np.float64))
+    pairs = {"y": (y, wanted_y), "dx": (dx, wanted_dx)}
+    pairs |= {n: (p.grad, q.grad) for (n, p), q in zip(layer.named_parameters(), same.parameters(), strict=True)}
+    for name, (own, wanted) in pairs.items():
+        # where the true gradient is 0, of a bias before a normalisation, what dy rounds to remains
+        size = max(np.linalg.norm(wanted), 0.1 * np.linalg.norm(dy.astype(np.float64)) * (name.endswith("bias")))
+        error = np.linalg.norm(backend.to_numpy(own).astype(np.float64) - wanted)
+        assert error <= (0.04 if dtype == "bfloat16" else 0.005) * size, name
+    assert all(p.grad.dtype == np.float32 for p in layer.parameters())

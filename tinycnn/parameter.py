@@ -66,6 +66,10 @@ class Parameter:
         """Type of the values."""
         return self.data.dtype
 
+    def cast(self, dtype: np.typing.DTypeLike) -> Array:
+        """Return the values in ``dtype``, which activations have: a copy only in mixed precision."""
+        return self.data if self.data.dtype == dtype else self.data.astype(dtype)
+
     def accumulate(self, gradient: Array) -> None:
         """Add ``gradient`` to ``grad``, unless the parameter is frozen."""
         if not self.requires_grad:

@@ -25,7 +25,7 @@ import numpy as np
 from ..backend import Array, array_module, to_device, to_numpy
 from ..messages import some
 from ..parameter import Parameter, channels_last
-from .check import FLOATS, LayerError, as_numbers, check_array
+from .check import FLOATS, LayerError, as_numbers, check_array, is_half
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -46,6 +46,7 @@ class Layer:
     Attributes:
         path: where the layer sits in its network, ``layer1.0.conv1``; empty at the root.
         training, saving, needs_dx, reached: see the module docstring.
+        mixed: whether activations may have 16 bits, on a GPU, while parameters have 32.
     """
 
     path = ""
@@ -53,6 +54,7 @@ class Layer:
     saving = True
     needs_dx = True
     reached = True
+    mixed = True
     _saved: tuple[Any, ...] | None = None
 
     def __init__(self) -> None:
@@ -363,7 +365,7 @@ class Layer:
 
     def _check_kind(self, x: Array, what: str) -> None:
         for p in self._parameters.values():
-            if p.dtype != x.dtype:
+            if p.dtype != x.dtype and not (is_half(x) and p.dtype == np.float32):
                 raise LayerError(f"{self}: {what} is {x.dtype}, parameters are {p.dtype}: convert one with astype")
             if array_module(p.data) is not array_module(x):
                 raise LayerError(f"{self}: {what} and parameters live on different devices: move one of them with to")

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, is_device_array
 
 FLOATS = ("float32", "float64")
+HALVES = ("float16", "bfloat16")
+"""What activations may be on a GPU while parameters are float32: mixed precision."""
 FLOAT_DTYPES = tuple(map(np.dtype, FLOATS))
 
 
@@ -22,15 +24,23 @@ def check_array(owner: object, x: Array, ranks: tuple[int, ...] | None, channels
     Raises:
         LayerError: it is not; ``owner`` names the layer.
     """
-    if not hasattr(x, "dtype") or x.dtype not in FLOAT_DTYPES:
+    if not hasattr(x, "dtype") or (x.dtype not in FLOAT_DTYPES and not is_half(x)):
         got = getattr(x, "dtype", type(x).__name__)
-        raise LayerError(f"{owner}: expected a float32 or float64 array, got {got}: convert it with astype")
+        where = " (which only GPUs compute with)" if str(got) in HALVES else ""
+        raise LayerError(f"{owner}: expected a float32 or float64 array, got {got}{where}: convert it with astype")
+    if is_half(x) and not getattr(owner, "mixed", True):
+        raise LayerError(f"{owner}: computes in the precision of its parameters, got {x.dtype}: use float32 or tf32")
     if ranks is not None and x.ndim not in ranks:
         wanted = " or ".join({2: "(N, features)", 4: "(N, C, H, W)"}.get(r, f"{r}-dimensional") for r in ranks)
         raise LayerError(f"{owner}: expected an input of shape {wanted}, got {tuple(x.shape)}")
     if channels is not None and x.shape[1] != channels:
         what = "channels" if x.ndim == 4 else "features"
         raise LayerError(f"{owner}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}")
+
+
+def is_half(x: Array) -> bool:
+    """Whether ``x`` holds numbers of 16 bits, on a GPU."""
+    return x.dtype.itemsize == 2 and x.dtype.name in HALVES and is_device_array(x)
 
 
 def refuse_empty(owner: object, x: Array) -> None:

@@ -191,9 +191,8 @@ class Conv2d(Layer):
         x = self.check_input(x, rank=4, channels=self.in_channels)
         check_fits(self, self.window, x)
         self.save(x)
-        return conv2d_forward(
-            x, self.weight.data, self.bias and self.bias.data, self.window, self.groups, self.algorithm
-        )
+        w, b = self.weight.cast(x.dtype), self.bias and self.bias.cast(x.dtype)
+        return conv2d_forward(x, w, b, self.window, self.groups, self.algorithm)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4); add (3) and (2) to the gradients."""
@@ -202,9 +201,9 @@ class Conv2d(Layer):
         w, b = self.weight, self.bias
         if b and b.requires_grad:
             b.accumulate(conv2d_backward_bias(dy))
-        clear = w.take_clear_grad()
+        clear = w.take_clear_grad() if w.dtype == x.dtype else None
         dx, dw = conv2d_backward(
-            dy, x, w.data, self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad, clear
+            dy, x, w.cast(x.dtype), self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad, clear
         )
         if dw is not None and clear is None:
             w.accumulate(dw)

@@ -173,18 +173,23 @@ class Linear(Layer):
             )
         x = self.check_input(x, rank=2, channels=self.in_features)
         self.save(x)
-        return linear_forward(x, self.weight.data, self.bias and self.bias.data)
+        return linear_forward(x, self.weight.cast(x.dtype), self.bias and self.bias.cast(x.dtype))
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4); add (2) and (3) to the gradients."""
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, (len(x), self.out_features))
-        if self.weight.requires_grad:
-            clear = self.weight.take_clear_grad()
-            linear_backward_weight(dy, x, self.weight.grad, add=clear is None)
+        w = self.weight
+        if w.requires_grad and w.dtype == x.dtype:
+            clear = w.take_clear_grad()
+            linear_backward_weight(dy, x, w.grad, add=clear is None)
+        elif w.requires_grad:
+            dw = array_module(x).empty(w.shape, x.dtype)
+            linear_backward_weight(dy, x, dw)
+            w.accumulate(dw)
         if self.bias:
             self.bias.accumulate(linear_backward_bias(dy))
-        return linear_backward_input(dy, self.weight.data) if self.needs_dx else None
+        return linear_backward_input(dy, w.cast(x.dtype)) if self.needs_dx else None
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of y for an x of ``shape``."""

@@ -90,6 +90,7 @@ class ScaledTanh(Layer):
     Backward: dx = dy · A·S·(1 − tanh²(S·x)) = dy · S·(A − y²/A).  Saved: y.
     """
 
+    mixed = False
     A, S = 1.7159, 2 / 3
 
     def forward(self, x: Array) -> Array:
@@ -114,6 +115,8 @@ class Subsample2d(Layer):
         channels: C; the layer has one coefficient and one bias for each, the paper's 2·C parameters.
         rng: generator of the initial values.
     """
+
+    mixed = False
 
     def __init__(self, channels: int, *, rng: np.random.Generator | None = None) -> None:
         super().__init__()
@@ -169,6 +172,8 @@ class SparseConv2d(Layer):
         kernel_size: K.
         rng: generator of the initial values, U(±2.4/fan_in) with the fan-in of each output channel.
     """
+
+    mixed = False
 
     def __init__(
         self, table: tuple[tuple[int, ...], ...], kernel_size: int, *, rng: np.random.Generator | None = None
@@ -238,6 +243,7 @@ class RBF(Layer):
         patterns: (classes, features).
     """
 
+    mixed = False
     patterns: Array
 
     def __init__(self, patterns: np.ndarray) -> None:
