@@ -91,6 +91,18 @@ def peers(json: Json = None, threads: Threads = None, quick: Quick = False, plot
     run(["peers"], json, threads, quick, plot, only=only)
 
 
+@app.command("cuda-resources")
+def cuda_resources(
+    out: Annotated[Path, typer.Option(help="Markdown or JSON file.")] = RESULTS / "cuda_resources.md",
+) -> None:
+    """Registers, shared memory and spills of the CUDA kernels; needs NVIDIA's compiler, no GPU."""
+    from . import resources
+
+    report = resources.report(resources.run())
+    report.print(Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+    report.write(out)
+
+
 @app.command("all")
 def everything(
     json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, out: Out = None
@@ -149,6 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageProblem as error:
         return _say(error.format_message(), getattr(error, "exit_code", 2))  # type: ignore[attr-defined]
     except ImportError as error:
+        if (error.name or "").startswith("cuda"):
+            return _say("NVIDIA's compiler is not installed: pip install -e '.[dev]'", 2)
         if error.name not in ("torch", "matplotlib"):
             raise
         return _say(f"{error.name} is not installed: pip install -e '.[torch,plot]'", 2)

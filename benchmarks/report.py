@@ -105,28 +105,28 @@ class Table:
 
 @dataclass
 class Report:
-    """Everything that one command measured, with the header that says where and how."""
+    """Everything that one command measured, with the header that says where and how, and its title."""
 
     header: dict[str, str]
     tables: list[Table]
+    title: str = "tinycnn on a CPU"
 
     def markdown(self) -> str:
         """Return the report in Markdown."""
         head = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in self.header.items())]
-        return "\n".join(["# tinycnn on a CPU", "", *head, "", *(table.markdown() for table in self.tables)])
+        return "\n".join([f"# {self.title}", "", *head, "", *(table.markdown() for table in self.tables)])
 
     def to_json(self) -> str:
         """Return the report in JSON."""
-        return json.dumps(
-            {"header": self.header, "tables": [asdict(t) for t in self.tables]}, indent=1, ensure_ascii=False
-        )
+        plain = {"title": self.title, "header": self.header, "tables": [asdict(t) for t in self.tables]}
+        return json.dumps(plain, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Read `to_json` back."""
         plain = json.loads(text)
         tables = [Table(**{**t, "columns": [Column(**column) for column in t["columns"]]}) for t in plain["tables"]]
-        return cls(plain["header"], tables)
+        return cls(plain["header"], tables, plain.get("title", cls.title))
 
     def print(self, console: Console) -> None:
         """Show the report on a terminal."""

@@ -7,6 +7,10 @@ import strict_cupy
 from tinycnn import backend, parallel
 
 hypothesis.settings.register_profile("tinycnn", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.register_profile("few", derandomize=True, deadline=None, max_examples=4)
+hypothesis.settings.register_profile(
+    "mutants", derandomize=True, deadline=None, max_examples=40, phases=[hypothesis.Phase.generate], database=None
+)
 hypothesis.settings.load_profile("tinycnn")
 
 

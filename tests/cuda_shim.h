@@ -1,7 +1,8 @@
 // Runs kernels written in CUDA C on the CPU, to compare them with NumPy where there is no GPU.
 //
 // One block after another; every thread of a block is a fiber with a stack of its own.  A fiber runs until it comes to a
-// barrier (of its block, or of its warp) and goes on when all fibers of the block (warp) that have not ended are there.
+// barrier (of its block, or of its warp) and goes on when all fibers of the block (warp) that have not ended are there;
+// one warp runs to a barrier of the block before the next begins.
 // Shared memory is static memory, filled with NaN before every block.  What this cannot show: bank conflicts,
 // occupancy, memory ordering between blocks, and instructions of particular GPUs.
 #pragma once
@@ -242,26 +243,47 @@ static bool release(int first, int last, State state) {
 
 static void begin_copies();
 
+// One warp goes as far as it can, to the end or a barrier of its block, while the others stand still: whoever forgets
+// such a barrier reads what was not yet written, or writes over what was not yet read.
+static void run_warp(int warp, bool backwards) {
+    int first = 32 * warp, last = first + 32 < threads ? first + 32 : threads;
+    do
+        for (int k = first; k < last; k++) {
+            int i = backwards ? first + last - 1 - k : k;
+            if (fibers[i].state == READY) resume(i);
+        }
+    while (release(first, last, AT_WARP));
+}
+
 static void run_block(bool backwards) {
     begin_copies();
     for (int i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].started = false;
+    int warps = (threads + 31) / 32;
     for (;;) {
-        bool ran = false;
-        for (int k = 0; k < threads; k++) {
-            int i = backwards ? threads - 1 - k : k;
-            if (fibers[i].state == READY) resume(i), ran = true;
+        for (int k = 0; k < warps; k++) run_warp(backwards ? warps - 1 - k : k, backwards);
+        bool all_done = true, in_warps = false;
+        for (int i = 0; i < threads; i++) {
+            all_done = all_done && fibers[i].state == DONE;
+            in_warps = in_warps || fibers[i].state == AT_WARP;
         }
-        bool all_done = true, released = false;
-        for (int i = 0; i < threads; i++) all_done = all_done && fibers[i].state == DONE;
         if (all_done) return;
-        for (int w = 0; w < threads; w += 32) released = release(w, w + 32 < threads ? w + 32 : threads, AT_WARP) || released;
-        if (!released) released = release(0, threads, AT_BLOCK);
-        if (!released && !ran) fail("some threads of a block wait at a barrier that the others never reach");
-        if (!released) fail("threads of one warp wait at different barriers");
+        if (in_warps) fail("threads of one warp wait at different barriers");
+        if (!release(0, threads, AT_BLOCK)) fail("some threads of a block wait at a barrier that the others never reach");
     }
 }
 
 extern "C" char __start_shim_shared[] __attribute__((weak)), __stop_shim_shared[] __attribute__((weak));
+
+// All shared memory becomes NaN.
+#if defined(__SANITIZE_ADDRESS__)
+__attribute__((no_sanitize("address"))) static void poison_shared() {  // between the arrays are bytes not to be touched
+    for (volatile char *p = __start_shim_shared; p < __stop_shim_shared; p++) *p = (char)0xff;
+}
+#else
+static void poison_shared() {
+    if (__start_shim_shared) memset(__start_shim_shared, 0xff, __stop_shim_shared - __start_shim_shared);
+}
+#endif
 
 static int launch(const unsigned *grid, const unsigned *block, size_t shared, int backwards, bool is_plain) {
     gridDim = {grid[0], grid[1], grid[2]};
@@ -272,12 +294,13 @@ static int launch(const unsigned *grid, const unsigned *block, size_t shared, in
     if (gridDim.y > 65535 || gridDim.z > 65535) fail("a grid has at most 65535 blocks along y and z");
     plain = is_plain;
     dynamic_bytes = shared;
-    dynamic_memory = shared ? (char *)aligned_alloc(128, (shared + 127) / 128 * 128) : nullptr;
+    dynamic_memory = nullptr;
+    if (shared && posix_memalign((void **)&dynamic_memory, 128, shared)) fail("no memory");
     long long blocks = (long long)gridDim.x * gridDim.y * gridDim.z;
     for (long long k = 0; k < blocks; k++) {
         long long b = backwards ? blocks - 1 - k : k;
         blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y), (unsigned)(b / gridDim.x / gridDim.y)};
-        if (__start_shim_shared) memset(__start_shim_shared, 0xff, __stop_shim_shared - __start_shim_shared);
+        poison_shared();
         if (dynamic_memory) memset(dynamic_memory, 0xff, shared);
         if (plain)
             for (int i = 0; i < threads; i++) place(backwards ? threads - 1 - i : i), body();
