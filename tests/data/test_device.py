@@ -97,14 +97,16 @@ def test_full_batches_are_written_where_asked(gpu, resident, transform):
     x = gpu.full((5, 5, 6, 3), np.nan, np.float32).transpose(0, 3, 1, 2)
     y = gpu.full(5, -1, np.int64)
     count = 0
-    for got, expected in zip(ours.epoch(0, into=(x, y)), Loader(PHOTOS, LABELS, **settings).epoch(0), strict=True):
+    targets = iter([(x, y), None, (x, y), (x, y), (x, y)])
+    batches = ours.epoch(0, into=lambda: next(targets))
+    for i, (got, expected) in enumerate(zip(batches, Loader(PHOTOS, LABELS, **settings).epoch(0), strict=True)):
         same([got], [expected])
-        if len(got[1]) == 5:
-            same([(x, y)], [expected])
+        if i in (0, 2, 3):
+            assert got[0] is x
+            assert got[1] is y
             count += 1
-        else:
-            assert got[0].shape == (3, 3, 5, 6)
-    assert count == 4
+    assert count == 3
+    assert got[0].shape == (3, 3, 5, 6)
 
 
 def test_whatever_is_given_on_the_gpu_stays_there(gpu):
@@ -127,10 +129,8 @@ def test_bad_arguments(gpu):
         with pytest.raises(ValueError, match="start in 0"):
             loader.epoch(*place)
     x, y = gpu.zeros((4, 3, 5, 6), np.float32), gpu.zeros(4, np.int64)
-    with pytest.raises(ValueError, match="into must be arrays of a full batch"):
-        loader.epoch(0, into=(x, y))  # not channels-last
-    with pytest.raises(ValueError, match="into must be"):
-        loader.epoch(0, into=(x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)[:3], y[:3]))
+    with pytest.raises(ValueError, match="assemble writes contiguous images"):
+        next(loader.epoch(0, into=lambda: (x, y)))  # not channels-last
 
 
 def test_no_buffer_is_written_while_it_is_read(monkeypatch):

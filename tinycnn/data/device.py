@@ -14,7 +14,7 @@ been made, by the copy when the last batch has been formed from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,9 @@ from .transforms import Normalize
 
 Batch: TypeAlias = tuple[Array, Array]
 """Images (n, C, H, W) on channels-last memory, and their labels."""
+
+Target: TypeAlias = Callable[[], Batch | None]
+"""See `DeviceLoader.epoch`."""
 
 AHEAD = 2
 """Batches that are on their way while one is computed with."""
@@ -98,37 +101,26 @@ class DeviceLoader(Loader):
         if isinstance(self.transform, Augmentation) and self.transform.uses_means:
             self._means = pixel_means(self._images)
 
-    def epoch(self, epoch: int, start: int = 0, into: Batch | None = None) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, into: Target | None = None) -> Iterator[Batch]:
         """Iterate over the batches of one epoch, from number ``start`` on.
 
         Args:
             epoch, start: as in `Loader.epoch`.
-            into: arrays (x, y) on the GPU, x on channels-last memory, for every full batch to be written into and
-                handed out: the fixed inputs of a captured step.  A smaller last batch has arrays of its own.
+            into: says where to write a batch, the fixed inputs of a captured step for example: called before each, it
+                returns arrays (x, y), x on channels-last memory, or None.  A batch that they have not the shape of
+                (the last one may be smaller) has arrays of its own, as have all if ``into`` is not given.
 
         Returns:
             An iterator of (x, y), made on the stream that is current when the next one is asked for.
 
         Raises:
-            ValueError: a negative epoch, ``start`` outside 0..len(self), or arrays of another shape.
+            ValueError: a negative epoch, or ``start`` outside 0..len(self).
         """
         self._check_place(epoch, start)
-        self._check_target(into)
         order = self.order(epoch)
         if self.resident:
             return (self._resident_batch(order, epoch, i, into) for i in range(start, len(self)))
         return self._travelling(order, epoch, start, into)
-
-    def _check_target(self, into: Batch | None) -> None:
-        _, H, W, C = self._images.shape
-        wanted = (self.batch_size, C, H, W), (self.batch_size, *self.labels.shape[1:])
-        if into is not None and (
-            tuple(array.shape for array in into) != wanted or not _rows(into[0]).flags.c_contiguous
-        ):
-            raise ValueError(
-                f"into must be arrays of a full batch, x of {wanted[0]} on channels-last memory and y of {wanted[1]}: "
-                f"got {into[0].shape} (strides {into[0].strides}) and {into[1].shape}"
-            )
 
     def _table(self, order: np.ndarray, epoch: int, i: int) -> list[np.ndarray]:
         """Return what the GPU must know of batch i: its labels, where its images are, and how they change."""
@@ -140,28 +132,34 @@ class DeviceLoader(Loader):
             table += [part for part in changes if part is not None]
         return table
 
-    def _form(self, images: Array, table: list[Array], epoch: int, i: int, into: Batch | None) -> Batch:
+    def _form(self, images: Array, table: list[Array], epoch: int, i: int, into: Target | None) -> Batch:
         """Return batch i, of ``images`` (…, H, W, C) and its table, both on the GPU."""
         y, places, *changes = table
-        into = into if len(y) == self.batch_size else None
+        _, H, W, C = images.shape
+        target = None if into is None else into()
+        if target is None or target[0].shape != (len(y), C, H, W):
+            target = None, None
         if self._in_one:
-            x = self._assembled(images, places, changes, into)
+            x = self._assembled(images, places, changes, target[0])
         else:
             x = self._change(images[places].transpose(0, 3, 1, 2), epoch, i)  # (n, H, W, C) -> (n, C, H, W)
-            x = x if into is None else _written(into[0], x)
-        return x, y if into is None else _written(into[1], y)
+            x = _written(target[0], x)
+        return x, _written(target[1], y)
 
-    def _assembled(self, images: Array, places: Array, changes: list[Array], into: Batch | None) -> Array:
+    def _assembled(self, images: Array, places: Array, changes: list[Array], x: Array | None) -> Array:
+        """Return a batch written into ``x``, or into a new array."""
         assert self.normalize is not None
-        # (n, C, H, W) -> (n, H, W, C), and back as a view
-        x = device_empty((len(places), *images.shape[1:]), self.normalize.dtype) if into is None else _rows(into[0])
+        if x is None:
+            y = device_empty((len(places), *images.shape[1:]), self.normalize.dtype)
+        else:
+            y = x.transpose(0, 2, 3, 1)  # (n, C, H, W) -> (n, H, W, C)
         moves, colours = (*changes, None, None)[:2]
-        assemble(images, places, moves, colours, self._scale, x)
-        return x.transpose(0, 3, 1, 2)
+        assemble(images, places, moves, colours, self._scale, y)
+        return y.transpose(0, 3, 1, 2) if x is None else x
 
     # ---- images that are on the GPU ------------------------------------------------------------------------
 
-    def _resident_batch(self, order: np.ndarray, epoch: int, i: int, into: Batch | None) -> Batch:
+    def _resident_batch(self, order: np.ndarray, epoch: int, i: int, into: Target | None) -> Batch:
         parts = self._table(order, epoch, i)
         table = np.empty(_size(parts), np.uint8)
         _pack(parts, table)
@@ -169,7 +167,7 @@ class DeviceLoader(Loader):
 
     # ---- images that travel --------------------------------------------------------------------------------
 
-    def _travelling(self, order: np.ndarray, epoch: int, start: int, into: Batch | None) -> Iterator[Batch]:
+    def _travelling(self, order: np.ndarray, epoch: int, start: int, into: Target | None) -> Iterator[Batch]:
         stream, slots = new_stream(), dict[int, _Slot]()
 
         def send(i: int) -> None:
@@ -254,11 +252,9 @@ def _pack(parts: list[np.ndarray], buffer: np.ndarray) -> None:
         view[...] = part
 
 
-def _rows(x: Array) -> Array:
-    """Return (n, C, H, W) as the (n, H, W, C) that its memory is."""
-    return x.transpose(0, 2, 3, 1)
-
-
-def _written(y: Array, x: Array) -> Array:
+def _written(y: Array | None, x: Array) -> Array:
+    """Return ``x``, in ``y`` if that is an array."""
+    if y is None:
+        return x
     y[...] = x
     return y
