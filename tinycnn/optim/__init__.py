@@ -9,6 +9,7 @@ from .ema import EMA
 from .groups import decay_groups
 from .policies import OneCycleLR, ReduceLROnPlateau
 from .registry import Schedule, create, create_schedule, hyperparameters, names, schedule_names
+from .scaler import GradScaler
 from .schedules import (
     ConstantLR,
     CosineAnnealingLR,
@@ -38,6 +39,7 @@ __all__ = [
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "ExponentialLR",
+    "GradScaler",
     "InverseTimeDecay",
     "LRScheduler",
     "LambdaLR",
