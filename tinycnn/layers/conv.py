@@ -61,7 +61,7 @@ import numpy as np
 from ..backend import Array, array_module, is_device_array
 from ..initializers import Initializer, default_uniform, fans
 from ..kernels.conv import plan
-from ..kernels.cuda import twin
+from ..kernels.cuda import routes, twin
 from ..kernels.norm import channel_sums
 from ..kernels.window import Window
 from ..parallel import sum_slices
@@ -112,8 +112,13 @@ def conv2d_backward(
 def taken(problem: plan.Problem, w: Array, algorithm: str = "auto") -> str:
     """Return the algorithm that `conv2d_forward` and `conv2d_backward` take for arrays of w's kind."""
     if is_device_array(w):
-        return plan.ON_GPU
+        return routes.choose(problem, routes.meant(algorithm)).algorithm
     return plan.choose(problem, w.dtype, algorithm)
+
+
+def is_algorithm(name: str) -> bool:
+    """Return whether this is the name of an algorithm, of the CPU's or a GPU's."""
+    return name == "auto" or name in plan.ALGORITHMS or routes.is_known(name)
 
 
 def nhwc(x: Array) -> Array:
@@ -137,7 +142,8 @@ class Conv2d(Layer):
             ``init`` is not given, and at zero when it is.
         algorithm: how to compute it: ``'auto'`` (the fastest by prediction; in float64 always im2col), ``'im2col'``,
             ``'strips'``, ``'winograd2'`` or ``'winograd4'`` (`tinycnn.kernels.conv.plan`); im2col takes the place of
-            one that cannot do this convolution.  On a GPU there is one way for all.
+            one that cannot do this convolution.  GPUs have their own (`tinycnn.kernels.cuda.routes`); on the one
+            kind of machine the names of the other mean ``'auto'``.
         rng: generator that the initial values are drawn from; a fresh one by default.
         dtype: of the parameters.
 
@@ -177,7 +183,7 @@ class Conv2d(Layer):
         self.window = make_window(kernel_size, stride, padding, dilation, owner)
         if in_channels % groups or out_channels % groups:
             raise LayerError(f"{owner}: in_channels and out_channels must be multiples of groups={groups}")
-        if algorithm not in ("auto", *plan.ALGORITHMS):
+        if not is_algorithm(algorithm):
             raise LayerError(f"{owner}: algorithm must be 'auto' or one of {plan.ALGORITHMS}, got {algorithm!r}")
         self.algorithm = algorithm
         rng = np.random.default_rng(rng)

@@ -13,8 +13,8 @@ two goes by `phases` (gathering) or by `scatter` (col2im), and by patches of x a
 ``auto`` takes the algorithm with the least predicted time for forward and backward together (`cost`).  The prediction
 is a function of shapes alone, so two runs take the same route and give the same bits.
 
-All this is for the CPU.  On a GPU there is one algorithm, ``implicit`` (`tinycnn.kernels.cuda.conv`): the product of
-im2col, whose ``cols`` are formed tile by tile where they are multiplied.
+All this is for the CPU.  What a GPU has in place of it is in `tinycnn.kernels.cuda.routes`; the names of its algorithms
+mean ``auto`` here, and those above, but for im2col, mean ``auto`` there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,7 +36,6 @@ from .cost import FILTER, POINT, POINT_OF_FILTER, WINOGRAD_PEAK, WINOGRAD_START
 from .patches import Strips, cut, forward_strips, reaches
 
 ALGORITHMS = ("im2col", "strips", "winograd2", "winograd4")
-ON_GPU = "implicit"
 
 WORTH_A_DIGIT = 1.1
 """Winograd must be faster by this factor to be chosen, as it is less accurate."""
@@ -56,6 +55,11 @@ def prefer(name: str) -> Iterator[None]:
         yield
     finally:
         _preferred = before
+
+
+def preferred(names: Collection[str]) -> str | None:
+    """Return the algorithm that `prefer` has set, if it is one of these."""
+    return _preferred if _preferred in names else None
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def choose(problem: Problem, dtype: np.typing.DTypeLike = np.float32, algorithm:
 
     One that cannot do the convolution gives way to im2col.
     """
-    if algorithm == "auto":
-        algorithm = _preferred or ("im2col" if np.dtype(dtype) == np.float64 else _fastest(problem))
+    if algorithm not in ALGORITHMS:
+        algorithm = preferred(ALGORITHMS) or ("im2col" if np.dtype(dtype) == np.float64 else _fastest(problem))
     return algorithm if supports(algorithm, problem) else "im2col"
 
 
@@ -143,7 +147,7 @@ def _backward_strips(problem: Problem, strips: bool) -> Strips | None:
     return how if _scatter_time(how, problem.x_shape[3], problem.OC) < _phases_time(problem, strips) else None
 
 
-@twin("conv")
+@twin("routes")
 def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, algorithm: str = "auto") -> Array:
     """Return y (N, OH, OW, OC) of x (N, H, W, C), filters w (OC, KH, KW, C/G) and bias b (OC,) or None."""
     name = _choice(x, w, window, G, algorithm)
@@ -152,7 +156,7 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, alg
     return patches.forward(x, w, b, window, G, name == "strips")
 
 
-@twin("conv")
+@twin("routes")
 def backward(
     dy: Array,
     x: Array,

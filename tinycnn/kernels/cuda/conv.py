@@ -1,4 +1,4 @@
-"""Twins of `tinycnn.kernels.conv.plan`."""
+"""Convolution as implicit products of matrices: see conv.cu.  `routes` says when it is taken."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class Tile(NamedTuple):
     BN: int
     WM: int
     WN: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in plans."""
+        return f"{self.BM}x{self.BN}"
 
     @property
     def threads(self) -> int:
@@ -101,10 +106,19 @@ def _variants() -> list[Variant]:
 VARIANTS: list[Variant] = _variants()
 
 
-def plan(product: Product, dtype: np.dtype, tensor: bool) -> Launch:
-    """Return the tile and the number of parts that should be fastest: a function of shapes alone."""
-    wide = min(product.VA, product.VB) * dtype.itemsize == 16
-    return _plan(product, tiles(dtype.name, wide), 32 if tensor else 16)
+def plan(product: Product, dtype: np.dtype, tensor: bool, tile: Tile | None = None) -> Launch:
+    """Return the tile and the number of parts that should be fastest: a function of shapes alone.
+
+    A ``tile`` that is asked for is taken, if there is a kernel with it.
+    """
+    choice = tiles(dtype.name, min(product.VA, product.VB) * dtype.itemsize == 16)
+    return _plan(product, (tile,) if tile in choice else choice, 32 if tensor else 16)
+
+
+def possible_tiles(which: int, CG: int, OCG: int, dtype: np.dtype) -> tuple[Tile, ...]:
+    """Return the tiles of a pass of a convolution with so many channels in a group."""
+    runs = (CG,) if which == FORWARD else (CG, OCG)
+    return tiles(dtype.name, all(run * dtype.itemsize % 16 == 0 for run in runs))
 
 
 @lru_cache(maxsize=4096)
@@ -123,34 +137,19 @@ def _candidate(product: Product, tile: Tile, BK: int) -> tuple[float, Launch]:
     return time + (0 if splits == 1 else 100_000), Launch(tile, splits)
 
 
-def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, algorithm: str = "auto") -> Array:
-    """Return y (N, OH, OW, OC); ``algorithm`` is the CPU's."""
+def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, tile: Tile | None = None) -> Array:
+    """Return y (N, OH, OW, OC)."""
     OC, KH, KW, CG = w.shape
     N, (OH, OW) = len(x), window.out_size(*x.shape[1:3])
     y = array_module(x).empty((N, OH, OW, OC), x.dtype)
     product = Product(G, N * OH * OW, OC // G, KH * KW * CG, *_loads(FORWARD, x, CG, w, KH * KW * CG))
-    _convolve(FORWARD, x, w, b, y, product, _sizes(x.shape, y.shape, window, G))
+    _convolve(FORWARD, x, w, b, y, product, _sizes(x.shape, y.shape, window, G), tile=tile)
     return y
 
 
-def backward(
-    dy: Array,
-    x: Array,
-    w: Array,
-    window: Window,
-    G: int = 1,
-    algorithm: str = "auto",
-    need_dx: bool = True,
-    need_dw: bool = True,
-    out: Array | None = None,
-) -> tuple[Array | None, Array | None]:
-    """Return dx (N, H, W, C) and dw (OC, KH, KW, C/G), in ``out`` if given; None in place of one that is not needed."""
-    dx = backward_input(dy, x.shape, w, window, G) if need_dx else None
-    dw = backward_weight(dy, x, w.shape, window, G, out) if need_dw else None
-    return dx, dw
-
-
-def backward_input(dy: Array, x_shape: tuple[int, ...], w: Array, window: Window, G: int = 1) -> Array:
+def backward_input(
+    dy: Array, x_shape: tuple[int, ...], w: Array, window: Window, G: int = 1, tile: Tile | None = None
+) -> Array:
     """Return dx (N, H, W, C)."""
     OC, KH, KW, CG = w.shape
     (N, H, W, _), (SH, SW) = x_shape, window.stride
@@ -163,7 +162,7 @@ def backward_input(dy: Array, x_shape: tuple[int, ...], w: Array, window: Window
         -(-KH // SH) * -(-KW // SW) * (OC // G),
         *_loads(DGRAD, dy, OC // G, w, CG),
     )
-    _convolve(DGRAD, dy, w, None, dx, product, _sizes(x_shape, dy.shape, window, G))
+    _convolve(DGRAD, dy, w, None, dx, product, _sizes(x_shape, dy.shape, window, G), tile=tile)
     return dx
 
 
@@ -175,12 +174,13 @@ def backward_weight(
     G: int = 1,
     out: Array | None = None,
     add: bool = False,
+    tile: Tile | None = None,
 ) -> Array:
     """Return dw (OC, KH, KW, C/G), written or added to ``out`` if that is given."""
     OC, KH, KW, CG = w_shape
     dw = array_module(x).empty(w_shape, x.dtype) if out is None else out
     product = Product(G, KH * KW * CG, OC // G, math.prod(dy.shape[:3]), *_loads(WGRAD, x, CG, dy, OC // G))
-    _convolve(WGRAD, x, dy, None, dw, product, _sizes(x.shape, dy.shape, window, G), add)
+    _convolve(WGRAD, x, dy, None, dw, product, _sizes(x.shape, dy.shape, window, G), add, tile)
     return dw
 
 
@@ -214,18 +214,19 @@ def _convolve(
     product: Product,
     sizes: tuple[int, ...],
     add: bool = False,
+    tile: Tile | None = None,
 ) -> None:
     """Launch a pass that writes ``y``, or adds to it."""
     image, matrix = packed(image), packed(matrix)
     if not y.flags.c_contiguous:
         own = array_module(y).empty(y.shape, y.dtype)
-        _convolve(which, image, matrix, bias, own, product, sizes)
+        _convolve(which, image, matrix, bias, own, product, sizes, tile=tile)
         y[...] = y + own if add else own
         return
     if not y.size:
         return
     dtype, tensor = image.dtype, is_tensor(image.dtype)
-    tile, splits = plan(product, dtype, tensor)
+    tile, splits = plan(product, dtype, tensor, tile)
     settings = macros(which, dtype.name, tensor, tile, product.VA, product.VB)
     row_tiles = -(-product.rows // tile.BM)
     blocks = product.products * splits * row_tiles * -(-product.columns // tile.BN)

@@ -81,6 +81,10 @@ def backward_weight(
     """Return dw (OC, KH, KW, C/G) = dyᵀ cols, written or added to ``out`` if that is given."""
     OC = w_shape[0]
     dw = array_module(x).empty(w_shape, x.dtype) if out is None else out
+    if not dw.flags.c_contiguous:
+        own = backward_weight(dy, x, w_shape, window, G)
+        dw[...] = dw + own if add else own
+        return dw
     cols, rows = _as_pixels(gather(x, window, G)), _as_pixels(dy.reshape(-1, OC))
     pixel_shape = (OC, 1, 1, math.prod(w_shape[1:]))
     conv.backward_weight(rows, cols, pixel_shape, PIXEL, G, dw.reshape(pixel_shape), add)
