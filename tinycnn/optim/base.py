@@ -156,8 +156,8 @@ class Optimizer:
     def prepare(self) -> None:
         """Do the host's part of a step: count the update, compute its numbers and send them to the device.
 
-        Once before every `apply`, and before every replay of a graph that `apply` was captured in.  The copy to the
-        device is asynchronous; nothing waits, unless there is a `guard`.
+        Once before every `apply`, and before every replay of a graph that `apply` was captured in, on the same stream.
+        The copy to the device is asynchronous; nothing waits, unless there is a `guard`.
         """
         self.flat.check()
         self.settle()
@@ -252,7 +252,7 @@ class Optimizer:
     def _prepare_kernel(self, regrouped: bool) -> None:
         """Set up the launch, if there is none that fits, and send the numbers of this update."""
         wanted = {slot for cohort in self._cohorts for slot in self.slots_of(cohort.values)}
-        arrays = (self.flat.data, self.flat.grad, *(self._slot(s) if s in wanted else None for s in self.slots))
+        arrays = (self.flat.data, self.flat.grad_memory, *(self._slot(s) if s in wanted else None for s in self.slots))
         if regrouped or self._step is None or not self._step.is_of(arrays, self._guard):
             align = self.flat.ALIGN  # the gaps between parameters are zeros, and remain so: up to there, no remainders
             spans = [

@@ -101,15 +101,15 @@ class SGD(Optimizer):
         past["pushes"] += bool(group["momentum"])
 
     def scalars(self, group: Group, past: Past) -> Scalars:
-        """Return lr, μ, then how much stays of v and comes in of g, which are 0 and 1 the first time; and nesterov."""
-        lr, mu, nesterov = group["lr"], group["momentum"], group["nesterov"]
-        return (lr, mu, 0, 1, nesterov) if past["pushes"] == 1 else (lr, mu, mu, 1 - group["dampening"], nesterov)
+        """Return lr, μ, how much of g comes into v, and whether to look ahead."""
+        share = 1 if past["pushes"] == 1 else 1 - group["dampening"]
+        return group["lr"], group["momentum"], share, group["nesterov"]
 
     def update(self, parts: Iterator[Stretch], group: Group, past: Past) -> None:
         """Apply the equations of the class."""
         xp = array_module(self.flat.data)
         first, nesterov, plain = past["pushes"] == 1, group["nesterov"], group["dampening"] == 0
-        lr, mu, _, share, _ = self.numbers(*self.scalars(group, past))
+        lr, mu, share, _ = self.numbers(*self.scalars(group, past))
         if not group["momentum"]:
             for p, g, a in parts:
                 # p ← p − lr·g

@@ -77,18 +77,19 @@ __device__ __forceinline__ void sweep(STEP, Update update, Slots *...slots) {
 // The numbers of this block's tile, after those of weight decay.
 #define SCALARS const T *n = numbers + tiles[3 * blockIdx.x + 2] * NUMBERS + 2
 
-// v ← keep·v + share·g, the first time v ← g;  p ← p − lr·v, with nesterov p ← p − lr·(g + μ·v), without μ p ← p − lr·g
+// v ← μ·v + share·g;  p ← p − lr·v, with nesterov p ← p − lr·(g + μ·v), without momentum p ← p − lr·g
+// (The first time v is 0 and share is 1, which makes v the gradient.)
 extern "C" __global__ void sgd(STEP, T *velocity) {
     SCALARS;
-    T lr = n[0], mu = n[1], keep = n[2], share = n[3];
-    bool first = keep == 0, nesterov = n[4] != 0;
+    T lr = n[0], mu = n[1], share = n[2];
+    bool nesterov = n[3] != 0;
     if (mu == 0) {
         sweep(STEP_ARGUMENTS, [=](T &p, T g, T *) { p -= mul(g, lr); });
         return;
     }
     auto update = [=](T &p, T g, T *state) {
         T &v = state[0];
-        v = first ? g : mul(v, keep) + mul(g, share);
+        v = mul(v, mu) + mul(g, share);
         p -= mul(nesterov ? mul(v, mu) + g : v, lr);
     };
     sweep(STEP_ARGUMENTS, update, velocity);
