@@ -34,18 +34,25 @@ Source: Ba, Kiros & Hinton 2016, "Layer normalization".
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from ..backend import Array, array_module
-from ..kernels.norm import column_dots, column_sums, example_dots, example_sums
+from ..kernels.cuda import twin
+from ..kernels.norm import Sink, column_dots, column_sums, example_dots, example_sums, put_gradients
 from ..parallel import each_slice, scratch, sum_slices
 from ..parameter import Parameter, channels_last
 from .base import Layer, LayerError
 from .check import refuse_empty
 
+Statistics: TypeAlias = tuple[Array, Array]
+"""Mean and 1/σ of every example, two (N, 1) in float64."""
 
-def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Equations (1) and (2), from x (N, M): y (N, M), and mean and 1/σ of every row, (N, 1) in float64.
+
+@twin("layernorm")
+def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Statistics]:
+    """Equations (1) and (2), from x (N, M): y (N, M), and the statistics that `layer_norm_backward` needs.
 
     The mean is taken twice, as `tinycnn.kernels.norm.moments` explains.
     """
@@ -65,7 +72,17 @@ def layer_norm_forward(x: Array, w: Array | None, b: Array | None, eps: float) -
             d += b
 
     each_slice(one_slice, x)
-    return y, mean, inv_std
+    return y, (mean, inv_std)
+
+
+@twin("layernorm")
+def layer_norm_backward(
+    dy: Array, x: Array, statistics: Statistics, w: Array | None, sinks: tuple[Sink, Sink], needs_dx: bool = True
+) -> Array:
+    """Equations (3) and (4): dx (N, M), if ``needs_dx``; dγ and dβ go into the sinks."""
+    if any(sinks):
+        put_gradients(sinks, *layer_norm_backward_weight(dy, x, *statistics))
+    return layer_norm_backward_input(dy, x, *statistics, w) if needs_dx else None
 
 
 def layer_norm_backward_weight(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
@@ -157,25 +174,21 @@ class LayerNorm(Layer):
                 f"{self}: the last axes of the input must be {self.normalized_shape}, got shape {tuple(x.shape)}"
             )
         w, b = (p and _rows(p.data[None], self.normalized_shape)[0] for p in (self.weight, self.bias))
-        y, mean, inv_std = layer_norm_forward(_rows(x, self.normalized_shape), w, b, self.eps)
-        self.save(x, mean, inv_std)
+        y, statistics = layer_norm_forward(_rows(x, self.normalized_shape), w, b, self.eps)
+        self.save(x, statistics)
         return _unrows(y, x.shape, self.normalized_shape)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (4); add (3) to the gradients."""
-        x, mean, inv_std = self.take_saved()
+        x, statistics = self.take_saved()
         dy = self.check_gradient(dy, x.shape)
-        shape, w = self.normalized_shape, self.weight
-        dy_rows, x_rows = _rows(dy, shape), _rows(x, shape)
-        if any(p.requires_grad for p in self.parameters()):
-            gradients = layer_norm_backward_weight(dy_rows, x_rows, mean, inv_std)
-            for p, gradient in zip((self.weight, self.bias), gradients, strict=True):
-                if p:
-                    p.accumulate(_unrows(gradient, (1, *shape), shape)[0])
-        if not self.needs_dx:
-            return None
-        dx = layer_norm_backward_input(dy_rows, x_rows, mean, inv_std, w and _rows(w.data[None], shape)[0])
-        return _unrows(dx, x.shape, shape)
+        shape, w = self.normalized_shape, self.weight and _rows(self.weight.data[None], self.normalized_shape)[0]
+        sinks = [_row_sink(p, shape) for p in (self.weight, self.bias)]
+        dx = layer_norm_backward(_rows(dy, shape), _rows(x, shape), statistics, w, (sinks[0], sinks[1]), self.needs_dx)
+        for p, sink in zip((self.weight, self.bias), sinks, strict=True):
+            if p and sink and len(shape) > 2:
+                p.accumulate(_unrows(sink[0], (1, *shape), shape)[0])
+        return _unrows(dx, x.shape, shape) if self.needs_dx else None
 
     def options(self) -> str:
         """Return the arguments that differ from the defaults."""
@@ -200,3 +213,13 @@ def _unrows(rows: Array, x_shape: tuple[int, ...], shape: tuple[int, ...]) -> Ar
         C, H, W = shape
         rows = rows.reshape(-1, H, W, C).transpose(0, 3, 1, 2)  # (N, H·W·C) -> (N, H, W, C) -> (N, C, H, W)
     return channels_last(rows.reshape(x_shape))
+
+
+def _row_sink(p: Parameter | None, shape: tuple[int, ...]) -> Sink:
+    """Return where the gradient of ``p`` goes as a row: itself, or where its order is another, something to pass on."""
+    if p is None or not p.requires_grad:
+        return None
+    if len(shape) > 2:
+        return array_module(p.data).empty(p.size, p.dtype), False
+    sink = p.sink()
+    return sink and (sink[0].reshape(-1), sink[1])

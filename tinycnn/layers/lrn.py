@@ -32,7 +32,10 @@ Source: Krizhevsky, Sutskever & Hinton 2012, "ImageNet classification with deep 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..backend import Array, array_module
+from ..kernels.cuda import twin
 from ..parallel import each_slice, scratch
 from .base import Layer, LayerError
 from .check import refuse_empty
@@ -45,6 +48,63 @@ def window_sums(x: Array, before: int, after: int, out: Array) -> None:
         out[..., :-o] += x[..., o:]
     for o in range(1, before + 1):
         out[..., o:] += x[..., :-o]
+
+
+class Constants(NamedTuple):
+    """n as channels before and after; α', β and k."""
+
+    before: int
+    after: int
+    alpha: float
+    beta: float
+    k: float
+
+
+def activity(x: Array, constants: Constants) -> Array:
+    """Equation (1): s of one slice x (n, H, W, C), in scratch."""
+    squares, s = (scratch(name, x.shape, x.dtype, like=x) for name in ("squares", "activity"))
+    array_module(x).multiply(x, x, out=squares)
+    window_sums(squares, constants.before, constants.after, s)
+    s *= constants.alpha
+    s += constants.k
+    return s
+
+
+@twin("lrn")
+def normalize_response(x: Array, constants: Constants) -> Array:
+    """Equation (2): y, from x (N, H, W, C)."""
+    xp = array_module(x)
+    y = xp.empty(x.shape, x.dtype)
+
+    def one_slice(s: slice) -> None:
+        xp.power(activity(x[s], constants), -constants.beta, out=y[s])
+        y[s] *= x[s]
+
+    each_slice(one_slice, x, 4 * x[0].nbytes)
+    return y
+
+
+@twin("lrn")
+def normalize_response_backward(dy: Array, x: Array, constants: Constants) -> Array:
+    """Equation (3): dx, all (N, H, W, C)."""
+    xp = array_module(x)
+    dx = xp.empty(x.shape, x.dtype)
+    before, after, alpha, beta, _ = constants
+
+    def one_slice(s: slice) -> None:
+        own = activity(x[s], constants)
+        terms, sums = (scratch(name, x[s].shape, x.dtype, like=x) for name in ("terms", "squares"))
+        xp.power(own, -beta, out=dx[s])
+        dx[s] *= dy[s]  # dy·s^(−β)
+        xp.divide(dx[s], own, out=terms)
+        terms *= x[s]  # dy·x·s^(−β − 1)
+        window_sums(terms, after, before, sums)
+        sums *= x[s]
+        sums *= 2 * beta * alpha
+        dx[s] -= sums
+
+    each_slice(one_slice, x, 6 * x[0].nbytes)
+    return dx
 
 
 class LocalResponseNorm(Layer):
@@ -76,55 +136,26 @@ class LocalResponseNorm(Layer):
         self.size, self.alpha, self.beta, self.k, self.divide_alpha = size, alpha, beta, k, bool(divide_alpha)
         self.before, self.after = size // 2, (size - 1) // 2
 
-    def activity(self, x: Array) -> Array:
-        """Equation (1): s of one slice x (n, H, W, C), in scratch."""
-        xp = array_module(x)
-        squares, s = (scratch(name, x.shape, x.dtype, like=x) for name in ("squares", "activity"))
-        xp.multiply(x, x, out=squares)
-        window_sums(squares, self.before, self.after, s)
-        s *= self.alpha / self.size if self.divide_alpha else self.alpha
-        s += self.k
-        return s
+    @property
+    def constants(self) -> Constants:
+        """The constants of the equations."""
+        alpha = self.alpha / self.size if self.divide_alpha else self.alpha
+        return Constants(self.before, self.after, alpha, self.beta, self.k)
 
     def forward(self, x: Array) -> Array:
         """Return y, equation (2)."""
         x = self.check_input(x, rank=4)
         refuse_empty(self, x)
         self.save(x)
-        x = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-        xp = array_module(x)
-        y = xp.empty(x.shape, x.dtype)
-
-        def one_slice(s: slice) -> None:
-            xp.power(self.activity(x[s]), -self.beta, out=y[s])
-            y[s] *= x[s]
-
-        each_slice(one_slice, x, 4 * x[0].nbytes)
-        return y.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        # (N, C, H, W) -> (N, H, W, C) -> (N, C, H, W)
+        return normalize_response(x.transpose(0, 2, 3, 1), self.constants).transpose(0, 3, 1, 2)
 
     def backward(self, dy: Array) -> Array:
         """Return dx, equation (3)."""
         (x,) = self.take_saved()
-        # (N, C, H, W) -> (N, H, W, C)
+        # (N, C, H, W) -> (N, H, W, C) -> (N, C, H, W)
         dy, x = self.check_gradient(dy, x.shape).transpose(0, 2, 3, 1), x.transpose(0, 2, 3, 1)
-        xp = array_module(x)
-        dx = xp.empty(x.shape, x.dtype)
-        factor = 2 * self.beta * (self.alpha / self.size if self.divide_alpha else self.alpha)
-
-        def one_slice(s: slice) -> None:
-            activity = self.activity(x[s])
-            terms, sums = (scratch(name, x[s].shape, x.dtype, like=x) for name in ("terms", "squares"))
-            xp.power(activity, -self.beta, out=dx[s])
-            dx[s] *= dy[s]  # dy·s^(−β)
-            xp.divide(dx[s], activity, out=terms)
-            terms *= x[s]  # dy·x·s^(−β − 1)
-            window_sums(terms, self.after, self.before, sums)
-            sums *= x[s]
-            sums *= factor
-            dx[s] -= sums
-
-        each_slice(one_slice, x, 6 * x[0].nbytes)
-        return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        return normalize_response_backward(dy, x, self.constants).transpose(0, 3, 1, 2)
 
     def options(self) -> str:
         """Return the arguments that differ from the defaults."""

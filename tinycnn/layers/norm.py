@@ -47,6 +47,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..backend import Array, array_module
+from ..kernels.cuda import twin
 from ..kernels.norm import (
     Running,
     Sink,
@@ -76,6 +77,7 @@ Statistics: TypeAlias = tuple[Array, ...]
 """Mean and 1/σ of every group, two (N, G) in float64."""
 
 
+@twin("groupnorm")
 def group_norm_forward(
     x: Array,
     G: int,
@@ -107,6 +109,7 @@ def group_norm_forward(
     return y, (mean, (var + eps) ** -0.5)
 
 
+@twin("groupnorm")
 def group_norm_backward(
     dy: Array, x: Array, statistics: Statistics, w: Array | None, sinks: tuple[Sink, Sink], needs_dx: bool = True
 ) -> Array:

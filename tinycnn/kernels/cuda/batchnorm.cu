@@ -24,15 +24,6 @@
 
 enum { M_, OFF, INV_STD, A_, C_ };  // the rows of `vectors`
 
-// V numbers of a row of `vectors` (or of the parameters).
-struct Numbers {
-    A v[V];
-    __device__ __forceinline__ Numbers(const A *row, const Place &place, A otherwise = 0) {
-#pragma unroll
-        for (int i = 0; i < V; i++) v[i] = row && place.rows ? row[place.vector * V + i] : otherwise;
-    }
-};
-
 // [y > 0] for y as forward rounded it when it stored it.
 __device__ __forceinline__ bool is_open(A y) {
     T stored;
@@ -69,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) measure(
         Pack p[UNROLL];
         long long i = place.index(row, C);
         EACH_U if (EXISTS(place, row, u)) p[u] = load(x, i + u * place.step);
-        moments.add(p, place, row);
+        moments.add(p, place, row, row == ty);
     }
     if (ty == 0) EACH_V bases[tx * V + v] = moments.k[v];
     __syncthreads();

@@ -43,6 +43,9 @@ struct Place {
         step = blockDim.y * vectors;
         origin = (long long)run * R * vectors + vector;
     }
+    // Any vector, if it is below `end`, of `rows` rows from `first` on.
+    __device__ __forceinline__ Place(int vector, int end, int vectors, long long first, int rows)
+        : vector(vector), rows(vector < end ? rows : 0), step(blockDim.y * vectors), origin(first * vectors + vector) {}
     __device__ __forceinline__ long long index(int row, int C) const { return origin + (long long)row * (C / V); }
 };
 
@@ -51,6 +54,15 @@ struct Place {
 #define EXISTS(place, row, u) (row + u * (int)blockDim.y < (place).rows)
 #define EACH_V _Pragma("unroll") for (int v = 0; v < V; v++)
 #define EACH_U _Pragma("unroll") for (int u = 0; u < UNROLL; u++)
+
+// What a row of C numbers has for the columns of a place; `otherwise` where there is no such row.
+struct Numbers {
+    A v[V];
+    __device__ __forceinline__ Numbers(const A *row, const Place &place, A otherwise = 0) {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] = row && place.rows ? row[place.vector * V + i] : otherwise;
+    }
+};
 
 // Sums of x and of (x − mean)² of V columns over the rows of one thread, relative to k.
 //
@@ -64,10 +76,10 @@ struct Moments {
         EACH_V k[v] = 0, s1[v] = s2[v] = 0;
     }
 
-    // Take in UNROLL rows of the place, from `row` on.
-    __device__ __forceinline__ void add(const Pack (&x)[UNROLL], const Place &place, int row) {
+    // Take in UNROLL rows of the place, from `row` on; the first ones say what k is.
+    __device__ __forceinline__ void add(const Pack (&x)[UNROLL], const Place &place, int row, bool first) {
         EACH_V {
-            if (row == (int)threadIdx.y) {
+            if (first) {
                 A near = 0;
                 EACH_U near += (EXISTS(place, row, u) ? get(x[u].v[v]) : get(x[0].v[v])) * (A)(1.0 / UNROLL);
                 k[v] = near;
@@ -89,12 +101,11 @@ struct Moments {
     }
 };
 
-// Add up `own` over all threads of the block with the same threadIdx.x; the sums are in those with threadIdx.y = 0.
+// Add up `own` over TY threads, ty = 0 … TY − 1, of each of TX columns; ty = 0 gets the sums.
 // (In halves: threads ty and ty + half, then half as many again.  `lanes` has room for K · WAITING numbers.)
 template <int K>
-__device__ __forceinline__ void block_columns(double (&own)[K], double *lanes) {
-    int TX = blockDim.x, tx = threadIdx.x, ty = threadIdx.y;
-    for (int size = blockDim.y; size > 1;) {
+__device__ __forceinline__ void block_tree(double (&own)[K], double *lanes, int TX, int TY, int tx, int ty) {
+    for (int size = TY; size > 1;) {
         int half = (size + 1) / 2;
         __syncthreads();  // what was there before has been read
         if (ty >= half && ty < size)
@@ -106,6 +117,18 @@ __device__ __forceinline__ void block_columns(double (&own)[K], double *lanes) {
             for (int i = 0; i < K; i++) own[i] += lanes[(i * half + ty) * TX + tx];
         size = half;
     }
+}
+
+// The sums over all threads with the same threadIdx.x, in those with threadIdx.y = 0.
+template <int K>
+__device__ __forceinline__ void block_columns(double (&own)[K], double *lanes) {
+    block_tree(own, lanes, blockDim.x, blockDim.y, threadIdx.x, threadIdx.y);
+}
+
+// The sums over all threads of the block, in the first.
+template <int K>
+__device__ __forceinline__ void block_total(double (&own)[K], double *lanes) {
+    block_tree(own, lanes, 1, blockDim.x * blockDim.y, 0, threadIdx.y * blockDim.x + threadIdx.x);
 }
 
 // **The last block finishes.**  Blocks that share a sum each leave their part in memory, and the one that arrives last
