@@ -28,10 +28,12 @@ from .layers.tune import algorithms, set_algorithms, tune
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .parallel import get_num_threads, set_num_threads
 from .parameter import Parameter
+from .train.captured import CapturedStep
 from .train.checkpoint import load, save
 
 __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
     "BCEWithLogitsLoss",
+    "CapturedStep",
     "CrossEntropyLoss",
     "DeviceError",
     "MSELoss",

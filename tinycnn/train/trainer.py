@@ -1,6 +1,6 @@
 """The training loop.
 
-One step of it, `Trainer.step`, is all of deep learning in five lines: how the network answers, how wrong that
+One step of it, `CapturedStep`, is all of deep learning in five lines: how the network answers, how wrong that
 is, which way every weight should move, and the move.  Everything else here is counting, and being able to
 stop and go on: `Trainer.state_dict` holds the weights, the optimizer, the schedule, the random streams and the
 place in the epoch, so a run that goes on from it takes the very steps that it would have taken.
@@ -9,19 +9,20 @@ place in the epoch, so a run that goes on from it takes the very steps that it w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..backend import CPU, Array, array_module, device_of
+from ..backend import CPU, Array, array_module, device_of, synchronize
+from ..kernels.metrics import count_batch
 from ..layers.base import Layer
 from ..layers.watch import restored
-from ..optim import Optimizer, ReduceLROnPlateau, clip_grad_norm_
-from .diagnose import NonFiniteError, diagnose
+from ..optim import Optimizer, ReduceLROnPlateau
+from .captured import CapturedStep, Loss
+from .diagnose import NonFiniteError, diagnose, is_finite
+from .memory import out_of_memory_explained
 
-Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-"""``loss, dlogits = loss_fn(logits, targets)``, the loss being a mean over the batch."""
 Row: TypeAlias = dict[str, Any]
 """What is known of one epoch: a line of ``metrics.jsonl``."""
 
@@ -40,29 +41,47 @@ class Batches(Protocol):
 
 
 class Sums:
-    """Running sums of an epoch, kept where the network is: adding to them never waits for a GPU."""
+    """Running sums of an epoch, kept where the network is: adding to them never waits for a GPU.
 
-    def __init__(self, loss: float = 0.0, correct: int = 0, labels: int = 0, examples: int = 0) -> None:
-        self.loss: Array = loss
-        self.correct: Array = correct
-        self.labels, self.examples = labels, examples
+    Args:
+        like: an array on the device to keep them on.
+        state: what `state` returned.
+    """
+
+    def __init__(self, like: Array, state: Sequence[float] = (0.0, 0, 0, 0)) -> None:
+        xp = array_module(like)
+        self._loss, self._correct = xp.zeros(1, np.float64), xp.zeros(1, np.int64)
+        self.labels, self.examples = 0, 0
+        self.set(state)
+
+    def set(self, state: Sequence[float] = (0.0, 0, 0, 0)) -> None:
+        """Begin anew, with what `state` returned."""
+        self._loss[...], self._correct[...] = float(state[0]), int(state[1])
+        self.labels, self.examples = int(state[2]), int(state[3])
 
     def add(self, loss: Array, logits: Array, targets: Array) -> None:
         """Count a batch; accuracy only where the targets are labels."""
-        self.loss = self.loss + loss.astype(np.float64) * len(logits)
-        self.examples += len(logits)
+        self.add_numbers(loss, logits, targets)
+        self.add_batch(targets)
+
+    def add_numbers(self, loss: Array, logits: Array, targets: Array) -> None:
+        """Do the device's part of `add`."""
+        count_batch(logits, targets, loss, self._loss, self._correct)
+
+    def add_batch(self, targets: Array) -> None:
+        """Do Python's part of `add`."""
+        self.examples += len(targets)
         if targets.dtype.kind in "iu":
-            self.correct = self.correct + (logits.argmax(axis=1) == targets).sum()
             self.labels += targets.size
 
     def means(self) -> dict[str, float]:
         """Return ``loss``, and ``accuracy`` between 0 and 1, over what was counted."""
-        means = {"loss": float(self.loss) / max(self.examples, 1)}
-        return means | ({"accuracy": int(self.correct) / self.labels} if self.labels else {})
+        means = {"loss": float(self._loss[0]) / max(self.examples, 1)}
+        return means | ({"accuracy": int(self._correct[0]) / self.labels} if self.labels else {})
 
     def state(self) -> list[Any]:
         """Return the arguments that make an equal object."""
-        return [float(self.loss), int(self.correct), self.labels, self.examples]
+        return [float(self._loss[0]), int(self._correct[0]), self.labels, self.examples]
 
 
 class Trainer:
@@ -75,6 +94,7 @@ class Trainer:
         schedule: of the learning rate, made for ``optimizer``; stepped after every batch, a `ReduceLROnPlateau`
             after every epoch, with the validation loss (the training loss if there is no validation).
         clip_norm: shrink the gradients of each step to this norm at most.
+        graph: on a GPU, capture the step as a CUDA graph and replay it; see `CapturedStep`.
         after_batch: called with the trainer after every batch.
         after_epoch: called with the trainer and the `Row` after every epoch.
 
@@ -83,6 +103,7 @@ class Trainer:
         batch: batches done of the one under way.
         sums: of the one under way.
         history: a `Row` for each epoch finished.
+        captured: does the steps.
         stopping: whether `stop` was called.
     """
 
@@ -94,6 +115,7 @@ class Trainer:
         *,
         schedule: Any = None,
         clip_norm: float | None = None,
+        graph: bool = True,
         after_batch: Iterable[Callable[[Trainer], None]] = (),
         after_epoch: Iterable[Callable[[Trainer, Row], None]] = (),
     ) -> None:
@@ -101,26 +123,31 @@ class Trainer:
         self.clip_norm = clip_norm
         self.after_batch, self.after_epoch = list(after_batch), list(after_epoch)
         self.epoch = self.batch = 0
-        self.sums, self.seconds, self.history = Sums(), 0.0, list[Row]()
+        self.sums, self.seconds, self.history = Sums(optimizer.flat.data), 0.0, list[Row]()
         self.stopping = False
-        self._check_every = 1 if device_of(optimizer.flat.data) == CPU else CHECK_EVERY
+        self.captured = CapturedStep(
+            model, optimizer, loss_fn, clip_norm=clip_norm, then=self.sums.add_numbers, graph=graph
+        )
+        self._device = device_of(optimizer.flat.data)
+        self._check_every = 1 if self._device == CPU else CHECK_EVERY
         model.require_dx(False)
 
     # ---- training ------------------------------------------------------------------------------------------
 
     def step(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Learn from one batch: images and their labels.  Returns (loss, logits) as they were before the update."""
-        before = self.model.random_state()
-        logits = self.model.forward(x)
-        loss, dlogits = self.loss_fn(logits, y)
-        self._check_loss(loss, x, before)
+        """Learn from one batch: images and their labels.  Returns (loss, logits) as they were before the update.
 
-        self.optimizer.zero_grad()
-        self.model.backward(dlogits)
-        if self.clip_norm is not None:
-            clip_grad_norm_(self.model, self.clip_norm)
-        self.optimizer.step()
+        On a GPU the next step may overwrite them.
 
+        Raises:
+            NonFiniteError: the loss is infinite or not a number (on a GPU only one in `CHECK_EVERY` is looked at).
+            OutOfMemoryError: the GPU's memory does not suffice.
+        """
+        captured = self.captured
+        captured.loss_fn, captured.clip_norm = self.loss_fn, self.clip_norm  # they may have been replaced
+        check = self._loss_check(x) if self.batch % self._check_every == 0 else None
+        with out_of_memory_explained(self.model, self.optimizer, x, captured.release):
+            loss, logits = captured.run(x, y, check)
         if self.schedule is not None and not self._waits_for_epoch():
             self.schedule.step()
         return loss, logits
@@ -152,12 +179,16 @@ class Trainer:
     def _train_epoch(self, loader: Batches) -> None:
         self.model.train()
         self.model.require_dx(False)  # anew: parameters may have been frozen or thawed
+        if self.batch == 0:
+            self.sums.set()
         start = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss is looked at instead
             for x, y in loader.epoch(self.epoch, self.batch):
-                loss, logits = self.step(x, y)
-                self.sums.add(loss, logits, y)
+                self.step(x, y)
+                self.sums.add_batch(y)
                 self.batch += 1
+                if self.batch == len(loader):
+                    synchronize(self._device)  # what the GPU still has to do is time of this epoch
                 now = time.perf_counter()
                 self.seconds, start = self.seconds + now - start, now
                 for tell in self.after_batch:
@@ -172,7 +203,8 @@ class Trainer:
         row: Row = {"epoch": self.epoch + 1, **{f"train_{name}": value for name, value in means.items()}}
         if validation is not None:
             try:
-                means = evaluate(self.model, validation, self.loss_fn)
+                with out_of_memory_explained(self.model, self.optimizer, None, self.captured.release):
+                    means = evaluate(self.model, validation, self.loss_fn)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error.what} after epoch {self.epoch + 1}", error.where) from None
             row |= {f"val_{name}": value for name, value in means.items()}
@@ -181,7 +213,8 @@ class Trainer:
         if self._waits_for_epoch():
             self.schedule.step(means["loss"])
         self.history.append(row)
-        self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, Sums(), 0.0
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self.sums.set()
         for tell in self.after_epoch:
             tell(self, row)
 
@@ -190,16 +223,21 @@ class Trainer:
 
     # ---- when numbers run away -----------------------------------------------------------------------------
 
-    def _check_loss(self, loss: Array, x: Array, before: Mapping[str, list[int]]) -> None:
-        """Raise NonFiniteError if the loss of the batch ``x`` is not finite; ``before`` draws the same dropout."""
-        if self.batch % self._check_every == 0 and not np.isfinite(float(loss)):
-            self.model.set_random_state(before)
-            raise NonFiniteError(self._place(f"loss became {float(loss)}"), diagnose(self.model, x))
+    def _loss_check(self, x: Array) -> Callable[[Array], None]:
+        """Return what raises NonFiniteError if the loss of the batch ``x`` is not finite."""
+        before = self.model.random_state()  # draws the same dropout again
+
+        def check(loss: Array) -> None:
+            if not np.isfinite(float(loss)):
+                self.model.set_random_state(before)
+                raise NonFiniteError(self._place(f"loss became {float(loss)}"), diagnose(self.model, x))
+
+        return check
 
     def _check_epoch(self, means: Mapping[str, float]) -> None:
         """Raise NonFiniteError if an epoch ends with a parameter or a mean that is not finite."""
         data = self.optimizer.flat.data
-        if bool(array_module(data).isfinite(data).all()) and np.isfinite(means["loss"]):
+        if is_finite(data) and np.isfinite(means["loss"]):
             return
         self.batch -= 1
         found = diagnose(self.model)
@@ -237,7 +275,8 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
         self.model.set_random_state(state["random"])
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
-        self.sums, self.history = Sums(*state["sums"]), list(state["history"])
+        self.sums.set(state["sums"])
+        self.history = list(state["history"])
 
 
 def evaluate(model: Layer, loader: Batches, loss_fn: Loss | None = None) -> dict[str, float]:
@@ -258,13 +297,14 @@ def evaluate(model: Layer, loader: Batches, loss_fn: Loss | None = None) -> dict
         from ..losses import CrossEntropyLoss
 
         loss_fn = CrossEntropyLoss()
-    sums = Sums()
+    sums: Sums | None = None
     with restored(model), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         model.eval()
         for x, y in loader.epoch(0):
             logits = model.forward(x)
+            sums = sums or Sums(logits)
             sums.add(loss_fn(logits, y)[0], logits, y)
-        means = sums.means()
+        means = sums.means() if sums else {"loss": 0.0}
         if not np.isfinite(means["loss"]):
             raise NonFiniteError(f"loss on held-out images is {means['loss']}", _first_trouble(model, loader))
     return means
