@@ -30,7 +30,9 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from ..backend import Array, array_module
+from ..kernels.activation import add
 from ..parallel import each_slice
+from .activation import in_memory_order
 from .base import Layer, LayerError
 from .batchnorm import BatchNormReLU2d
 from .shape import Identity
@@ -353,9 +355,9 @@ class Checkpointed(Layer):
 
 def _sum(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, slice by slice, in ``out`` if it is given."""
-    xp = array_module(a)
-    out = xp.empty_like(a) if out is None else out
-    each_slice(lambda s: xp.add(a[s], b[s], out=out[s]), a, 3 * a.nbytes // max(len(a), 1))
+    out = array_module(a).empty_like(a) if out is None else out
+    x, y, z = map(in_memory_order, (a, b, out))
+    each_slice(lambda s: add(x[s], y[s], z[s]), x, 3 * a.nbytes // max(len(a), 1))
     return out
 
 

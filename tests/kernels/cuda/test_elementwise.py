@@ -69,10 +69,14 @@ def test_memory_that_lies_askew_or_is_written_in_place(gpu):
     np.testing.assert_array_equal(ours.get(), np.concatenate([x[:1], x[1:98] + y[:97], x[98:]]))
 
 
-def test_arrays_with_gaps_are_refused(gpu):
-    x = gpu.asarray(np.ones((4, 6)))
-    with pytest.raises(ValueError, match="must be C-contiguous"):
-        activation.relu(x[:, ::2], gpu.empty((4, 3)))
+def test_results_where_there_are_gaps_are_refused(gpu):
+    x = gpu.asarray(np.arange(24.0).reshape(4, 6))
+    y = gpu.empty((4, 3))
+    activation.relu(x[:, ::2], y)
+    np.testing.assert_array_equal(y.get(), x.get()[:, ::2])
+    for function, arrays in ((activation.relu, (y, x[:, ::2])), (activation.silu, (y, x[:, ::2], y))):
+        with pytest.raises(ValueError, match="must be C-contiguous"):
+            function(*arrays)
 
 
 def test_what_is_not_finite_shows_as_in_numpy(gpu):

@@ -14,23 +14,24 @@ VECTOR = 16
 """Bytes that a thread takes at a time."""
 
 
-def _map(name: str, *arrays: Array, numbers: tuple[float, ...] = ()) -> None:
-    """Launch a kernel that goes element by element; the last array (two for self-gated functions) is written."""
+def _map(name: str, *arrays: Array, numbers: tuple[float, ...] = (), writes: int = 1) -> None:
+    """Launch a kernel that goes element by element; the last arrays, so many, are written."""
     x = arrays[0]
     if x.size:
         blocks = blocks_for(-(-x.size * x.dtype.itemsize // VECTOR))
-        kernel("elementwise", name, x.dtype)(blocks, THREADS, *map(_in_place, arrays), *numbers, x.size)
+        kernel("elementwise", name, x.dtype)(blocks, THREADS, *_ready(arrays, writes), *numbers, x.size)
 
 
-def _in_place(x: Array) -> Array:
-    """Return ``x``.
+def _ready(arrays: tuple[Array, ...], writes: int) -> list[Array]:
+    """Return the arrays, C-contiguous, the last of which are to be written.
 
     Raises:
-        ValueError: its memory has gaps, or another order than its axes.
+        ValueError: one of these has gaps, or another order than its axes.
     """
-    if not x.flags.c_contiguous:
-        raise ValueError(f"element by element, arrays must be C-contiguous, got strides {x.strides} for {x.shape}")
-    return x
+    for out in arrays[-writes:]:
+        if not out.flags.c_contiguous:
+            raise ValueError(f"a result must be C-contiguous, got strides {out.strides} for {out.shape}")
+    return [packed(x) for x in arrays]
 
 
 def add(x: Array, y: Array, z: Array) -> None:
@@ -95,17 +96,17 @@ def softplus_backward(dy: Array, x: Array, beta: float, threshold: float, dx: Ar
 
 def silu(x: Array, y: Array, slope: Array) -> None:
     """Write x·σ(x) into ``y`` and its derivative into ``slope``."""
-    _map("silu", x, y, slope)
+    _map("silu", x, y, slope, writes=2)
 
 
 def gelu(x: Array, y: Array, slope: Array) -> None:
     """Write x·Φ(x) into ``y`` and its derivative into ``slope``."""
-    _map("gelu", x, y, slope)
+    _map("gelu", x, y, slope, writes=2)
 
 
 def gelu_tanh(x: Array, y: Array, slope: Array) -> None:
     """Write the approximation of x·Φ(x) into ``y`` and its derivative into ``slope``."""
-    _map("gelu_tanh", x, y, slope)
+    _map("gelu_tanh", x, y, slope, writes=2)
 
 
 def softmax(x: Array, axis: int, y: Array) -> None:
@@ -126,7 +127,7 @@ def _along(name: str, axis: int, *arrays: Array) -> None:
     D, inner = x.shape[axis], math.prod(x.shape[axis % x.ndim + 1 :])
     groups, lanes = x.size // D, 32 if inner == 1 else 1
     launch = kernel("elementwise", name, x.dtype)
-    launch(blocks_for(groups * lanes), THREADS, *map(_in_place, arrays), groups, D, inner, lanes)
+    launch(blocks_for(groups * lanes), THREADS, *_ready(arrays, 1), groups, D, inner, lanes)
 
 
 # ---- sums over pixels
