@@ -78,14 +78,17 @@ def backward_weight(
 
 
 def finish(parts: Array, w_shape: tuple[int, ...], dtype: np.dtype, out: Array | None, add: bool) -> Array:
-    """Return Σ parts (chunks, KH·KW·C/G, OC) over the chunks as dw, written or added to ``out`` if that is given."""
+    """Return Σ parts (chunks, KH·KW·C/G, OC) over the chunks as dw, written or added to ``out`` if that is given.
+
+    ``out`` may be of the type of sums, as it is in mixed precision.
+    """
     chunks, terms, OC = parts.shape
     dw = array_module(parts).empty(w_shape, dtype) if out is None else out
     if not dw.flags.c_contiguous:
         own = finish(parts, w_shape, dtype, None, False)
         dw[...] = dw + own if add else own
         return dw
-    launch = kernel("grouped", "finish_weight", dtype)
+    launch = kernel("grouped", "finish_weight", dw.dtype)
     launch(-(-terms * OC // LANES), (LANES, FINISHING_ROWS), parts, dw, chunks, terms, OC, add and out is not None)
     return dw
 
