@@ -462,6 +462,12 @@ static void mma_multiply(F type, float c[4], const unsigned a[4], const unsigned
 }
 
 template <typename V>
+static V atomicMin(V *p, V x) {
+    V old = *p;
+    if (x < old) *p = x;
+    return old;
+}
+template <typename V>
 static V atomicAdd(V *p, V x) {
     V old = *p;
     *p = old + x;

@@ -31,7 +31,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # Narrower than the order of the rooms: what these may import from at all.
 ONLY = {
     "kernels": {"backend", "parallel"},
-    "losses": {"backend"},
+    "losses": {"backend", "kernels"},
     "optim": {"parameter", "parallel", "backend", "kernels"},
     "data": {"backend", "parameter", "kernels"},
     "models": {"layers", "parameter", "initializers", "backend", "kernels"},

@@ -5,8 +5,9 @@
 A loss is where backpropagation begins, so it returns its value and its gradient together; there is nothing to
 keep for later.  ``dlogits`` is the gradient of exactly the number returned: with ``reduction='mean'`` it has
 been divided by N, once, and nothing after it divides again.  ``loss`` is a scalar of the logits' dtype on
-their device (``float(loss)`` reads it, and on a GPU waits for it); with ``reduction='none'`` it is an array
-and ``dlogits`` the gradient of its sum.
+their device (``float(loss)`` reads it, and on a GPU waits for it; no loss function does); with
+``reduction='none'`` it is an array and ``dlogits`` the gradient of its sum.  The formulas are in
+`tinycnn.kernels.loss`; on a GPU one kernel does each.
 
 =======  ===========================================================================================
 N, C     items, classes;  M = N, or N·H·W for images with a label per pixel
@@ -41,13 +42,16 @@ cross-entropy); Szegedy et al. 2016, "Rethinking the Inception architecture", se
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 
-from .backend import Array, array_module
+from .backend import Array, array_module, is_device_array
+from .kernels.loss import Reduction, binary_cross_entropy, cross_entropy, squared_error
 
-Reduction: TypeAlias = Literal["mean", "sum", "none"]
+FLOATS = ("float32", "float64")
+NONE_OUTSIDE = 2**64 - 1
+"""Where labels out of range are noted, if there is none."""
+HALVES = ("float16", "bfloat16")
+"""What logits may be on a GPU.  The loss, targets and weights are float32 then."""
 
 
 def softmax(x: Array, axis: int = 1) -> Array:
@@ -70,14 +74,21 @@ class Loss:
     Args:
         reduction: ``'mean'``, ``'sum'`` or ``'none'``.
 
+    Attributes:
+        grad_scale: (), multiplies dlogits and not the loss, if given.  Gradients in float16 need it: small ones would
+            round to 0.
+
     Raises:
         ValueError: another reduction.
     """
 
+    grad_scale: Array | None = None
+
     def __init__(self, reduction: Reduction = "mean") -> None:
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
+        self._moved: dict[tuple[object, ...], tuple[Array, Array]] = {}
 
     def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         """Return (loss, dlogits)."""
@@ -86,14 +97,20 @@ class Loss:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(reduction={self.reduction!r})"
 
-    def reduce(self, losses: Array, grad: Array) -> tuple[Array, Array]:
-        """Return the sum or the plain mean of ``losses``, and its gradient given that of the sum."""
-        if self.reduction == "none":
-            return losses, grad
-        if self.reduction == "sum":
-            return losses.sum(), grad
-        with np.errstate(invalid="ignore"):  # the mean of nothing is nan
-            return losses.sum() / losses.dtype.type(losses.size), grad / grad.dtype.type(losses.size)
+    def option(self, name: str, like: Array) -> Array:
+        """Return the array given for the option ``name``, in the dtype and on the device of ``like``.
+
+        A copy on a GPU is made once: while a step is captured as a graph nothing can be copied there.
+        """
+        value = getattr(self, name)
+        if not is_device_array(like):
+            return np.asarray(value, like.dtype)
+        dtype = _precise(like.dtype)
+        source, moved = self._moved.get((name, dtype), (None, None))
+        if source is not value:
+            moved = array_module(like).asarray(value, dtype)
+            self._moved[name, dtype] = value, moved
+        return moved
 
     def check_logits(self, logits: Array) -> None:
         """Make sure of a floating-point array.
@@ -101,7 +118,8 @@ class Loss:
         Raises:
             ValueError: it is something else.
         """
-        if getattr(getattr(logits, "dtype", None), "name", "") not in ("float32", "float64"):
+        name = getattr(getattr(logits, "dtype", None), "name", "")
+        if name not in FLOATS and not (name in HALVES and is_device_array(logits)):
             got = getattr(logits, "dtype", type(logits).__name__)
             raise ValueError(f"{type(self).__name__}: logits must be a float32 or float64 array, got {got}")
 
@@ -129,7 +147,12 @@ class Loss:
                 f"{type(self).__name__}: targets must have the shape of the logits, {tuple(logits.shape)}, "
                 f"got {tuple(targets.shape)}"
             )
-        return targets.astype(logits.dtype, copy=False)
+        return targets.astype(_precise(logits.dtype), copy=False)
+
+
+def _precise(dtype: np.dtype) -> np.dtype:
+    """Return what goes with logits of ``dtype``: float32 for 16 bits."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 class CrossEntropyLoss(Loss):
@@ -140,8 +163,8 @@ class CrossEntropyLoss(Loss):
         ignore_index: labels of this value count for nothing: no loss, no gradient, no share in the mean.
         reduction: ``'mean'`` (weighted, see the module docstring), ``'sum'`` or ``'none'``.
         label_smoothing: ε, between 0 and 1.
-        check_labels: look at every label before using it.  On a GPU that waits for the device; without it,
-            labels out of range give wrong numbers and no error.
+        check_labels: look at every label before using it.  A GPU, for which Python does not wait, notes those out of
+            range for `check`; they make the loss nan.  Without it, on a CPU they give wrong numbers and no error.
 
     Shape:
         logits (N, C, …); targets (N, …) of an integer dtype, or (N, C, …) of a floating-point dtype;
@@ -174,6 +197,7 @@ class CrossEntropyLoss(Loss):
         self.ignore_index = ignore_index
         self.label_smoothing = float(label_smoothing)
         self.check_labels = check_labels
+        self._outside: Array | None = None
 
     def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         """Return (loss, dlogits), equations (1) and (2)."""
@@ -182,47 +206,35 @@ class CrossEntropyLoss(Loss):
         # (N, C, H, W) -> (N, H, W, C), a view; on channels-last memory the rows (M, C) are one too
         moved = xp.moveaxis(logits, 1, -1)
         x = moved.reshape(-1, logits.shape[1])
-        if soft:
-            # (N, C, H, W) -> (N, H, W, C) -> (M, C)
-            q, total = self._soft_targets(xp.moveaxis(targets, 1, -1).reshape(x.shape), x)
-        else:
-            q, total = self._labels(targets.reshape(-1), x)
-        logp = log_softmax(x)
-        losses = -(q * xp.where(q != 0, logp, 0)).sum(axis=1)  # (1); 0·(−∞) is 0 here
-        dx = xp.exp(logp) * q.sum(axis=1, keepdims=True) - q  # (2)
-        # (M, C) -> (N, H, W, C) -> (N, C, H, W)
-        dlogits = xp.moveaxis(dx.reshape(moved.shape), -1, 1)
+        # (N, C, H, W) -> (N, H, W, C) -> (M, C), or (N, H, W) -> (M,)
+        t = xp.moveaxis(targets, 1, -1).reshape(x.shape) if soft else targets.reshape(-1)
+        options = self.ignore_index, self.label_smoothing, self.reduction, self.grad_scale
+        loss, dx = cross_entropy(x, t, self._class_weights(x), *options, self._outside)
         if self.reduction == "none":
-            return losses.reshape(moved.shape[:-1]), dlogits
-        if self.reduction == "sum":
-            return losses.sum(), dlogits
-        dx /= total + (total == 0)  # where nothing counts, q and with it dx are 0 already
-        with np.errstate(invalid="ignore"):
-            return losses.sum() / total, dlogits
+            loss = loss.reshape(moved.shape[:-1])
+        # (M, C) -> (N, H, W, C) -> (N, C, H, W)
+        return loss, xp.moveaxis(dx.reshape(moved.shape), -1, 1)
 
-    def _labels(self, y: Array, x: Array) -> tuple[Array, Array]:
-        """q (M, C) of the labels (M,), and what a mean divides by."""
-        xp, C = array_module(x), x.shape[1]
-        w, y = self._class_weights(x), y.astype(np.int64, copy=False)
-        counted = y != self.ignore_index
-        y = xp.where(counted, y, 0)
-        q = xp.zeros_like(x)
-        q[xp.arange(len(y)), y] = 1 - self.label_smoothing
-        q += self.label_smoothing / C
-        q *= w * counted[:, None]
-        return q, (w[y] * counted).sum()
+    def check(self) -> None:
+        """Look whether a GPU has met a label out of range since the last check, which means to wait for it.
 
-    def _soft_targets(self, t: Array, x: Array) -> tuple[Array, Array]:
-        """q (M, C) of the probabilities t (M, C), and what a mean divides by."""
-        q = t.astype(x.dtype, copy=False) * (1 - self.label_smoothing) + self.label_smoothing / x.shape[1]
-        return q * self._class_weights(x), array_module(x).asarray(len(x), x.dtype)
+        Raises:
+            ValueError: it has.
+        """
+        if self._outside is None or (found := int(self._outside[0])) == NONE_OUTSIDE:
+            return
+        self._outside[0] = NONE_OUTSIDE
+        label = (found & 0xFFFFFFFF ^ 0x80000000) - 0x80000000  # the lower half, with its sign
+        raise ValueError(
+            f"CrossEntropyLoss: label {label} at position {found >> 32} of a batch since the last check is no class, "
+            f"nor is it ignore_index={self.ignore_index}: the loss was nan"
+        )
 
-    def _class_weights(self, x: Array) -> Array:
+    def _class_weights(self, x: Array) -> Array | None:
         """(C,), in the dtype and on the device of the logits."""
-        xp, C = array_module(x), x.shape[1]
         if self.weight is None:
-            return xp.ones(C, x.dtype)
-        w = xp.asarray(self.weight, x.dtype)
+            return None
+        w, C = self.option("weight", x), x.shape[1]
         if w.shape != (C,):
             raise ValueError(f"CrossEntropyLoss: weight has shape {tuple(w.shape)}, the logits have {C} classes")
         return w
@@ -245,7 +257,9 @@ class CrossEntropyLoss(Loss):
             raise ValueError(
                 f"CrossEntropyLoss: logits {tuple(logits.shape)} need labels of shape {wanted}, got {targets.shape}"
             )
-        if self.check_labels:
+        if self.check_labels and is_device_array(targets):
+            self._note_range(targets)
+        elif self.check_labels:
             self._check_range(targets, logits.shape[1])
         return False
 
@@ -261,11 +275,15 @@ class CrossEntropyLoss(Loss):
                 "leave it out, or pass class labels"
             )
 
+    def _note_range(self, y: Array) -> None:
+        """Have the GPU note labels out of range: to look at them here would be to wait for them."""
+        if self._outside is None:
+            self._outside = array_module(y).full(1, NONE_OUTSIDE, np.uint64)
+
     def _check_range(self, y: Array, C: int) -> None:
-        xp = array_module(y)
         # how far outside 0 … C−1, in integers wide enough for any label
         wide = y.astype(np.int64, copy=False)
-        excess = xp.where(wide == self.ignore_index, 0, xp.maximum(-wide, wide - (C - 1)))
+        excess = np.where(wide == self.ignore_index, 0, np.maximum(-wide, wide - (C - 1)))
         worst = int(excess.argmax()) if excess.size else 0
         if excess.size and int(excess.ravel()[worst]) > 0:
             place = tuple(int(i) for i in np.unravel_index(worst, y.shape))
@@ -300,8 +318,7 @@ class MSELoss(Loss):
 
     def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         """Return (loss, dlogits)."""
-        difference = logits - self.same_shape(logits, targets)
-        return self.reduce(difference * difference, 2 * difference)
+        return squared_error(logits, self.same_shape(logits, targets), self.reduction, self.grad_scale)
 
 
 class BCEWithLogitsLoss(Loss):
@@ -337,22 +354,14 @@ class BCEWithLogitsLoss(Loss):
     def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         """Return (loss, dlogits)."""
         t, x = self.same_shape(logits, targets), logits
-        xp = array_module(x)
-        e = xp.exp(-xp.abs(x))
-        tail = xp.log1p(e)  # softplus(−|x|)
-        high, low = 1 / (1 + e), e / (1 + e)  # σ(|x|), σ(−|x|)
-        yes, no = t * self._broadcast("pos_weight", x), 1 - t
-        losses = no * (xp.maximum(x, 0) + tail) + yes * (xp.maximum(-x, 0) + tail)
-        grad = no * xp.where(x > 0, high, low) - yes * xp.where(x > 0, low, high)
-        w = self._broadcast("weight", x)
-        return self.reduce(losses * w, grad * w)
+        weights = self._broadcast("weight", x), self._broadcast("pos_weight", x)
+        return binary_cross_entropy(x, t, *weights, self.reduction, self.grad_scale)
 
-    def _broadcast(self, name: str, x: Array) -> Array:
-        """The option ``name`` in the dtype and on the device of x; 1 when it was not given."""
-        value = getattr(self, name)
-        if value is None:
-            return x.dtype.type(1)
-        value = array_module(x).asarray(value, x.dtype)
+    def _broadcast(self, name: str, x: Array) -> Array | None:
+        """The option ``name`` in the dtype and on the device of x."""
+        if getattr(self, name) is None:
+            return None
+        value = self.option(name, x)
         shape, axes = tuple(value.shape), min(value.ndim, x.ndim)
         fits = value.ndim <= x.ndim and all(a in (1, b) for a, b in zip(shape, x.shape[x.ndim - axes :], strict=True))
         if not fits:
