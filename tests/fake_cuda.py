@@ -13,6 +13,7 @@ current one: these are done as late as events and synchronisations allow, so tha
 import contextlib
 import ctypes
 import math
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -216,8 +217,10 @@ class Event:
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
         self.stream, self.count = None, 0
+        self.timing = not disable_timing
 
     def record(self, stream=None):
+        self.time = time.perf_counter()
         self.stream = stream or STATE.streams[-1]
         self.count = self.stream.done_count + len(self.stream.waiting)
 
@@ -226,6 +229,13 @@ class Event:
             self.stream.catch_up(self.count)
 
     synchronize = catch_up
+
+
+def _elapsed(start, end):
+    """Milliseconds between two events."""
+    assert start.timing
+    assert end.timing
+    return (end.time - start.time) * 1000
 
 
 class Graph:
@@ -340,6 +350,7 @@ def make(ndarray):
     runtime = SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         getDeviceCount=lambda: 1,
+        deviceGetAttribute=lambda attribute, device: {97: 227 << 10}[attribute],
         getDevice=lambda: 0,
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
@@ -352,6 +363,7 @@ def make(ndarray):
         runtime=runtime,
         Stream=Stream,
         Event=Event,
+        get_elapsed_time=_elapsed,
         MemoryPool=MemoryPool,
         using_allocator=using_allocator,
         alloc_pinned_memory=bytearray,

@@ -24,6 +24,8 @@ Array: TypeAlias = Any
 CPU, CUDA = "cpu", "cuda"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of settings of glibc's ``mallopt``."""
+MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97
+"""CUDA's number of this attribute of a device."""
 ALWAYS_SHARED = 32 << 10
 """Bytes of dynamic shared memory that need no permission: 48 KiB, less what a kernel may have of fixed size."""
 
@@ -163,6 +165,34 @@ def new_event() -> Any:
     return _import_cupy().cuda.Event(disable_timing=True)
 
 
+def device_seconds(work: Callable[[], object]) -> float:
+    """Return the GPU's time from before to after what ``work`` queues in the current stream, and wait for it."""
+    cuda = _import_cupy().cuda
+    start, end = cuda.Event(), cuda.Event()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(cuda.get_elapsed_time(start, end)) / 1000
+
+
+def gpu_name() -> tuple[str, str]:
+    """Return the current GPU's name and compute capability: ``("NVIDIA H200", "9.0")``."""
+    runtime = _import_cupy().cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    return properties["name"].decode(), f"{properties['major']}.{properties['minor']}"
+
+
+def shared_limit() -> int:
+    """Return how many bytes of shared memory a block of threads may have on the current GPU."""
+    return _shared_limit(sys.modules["cupy"].cuda.runtime.getDevice())
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_limit(device: int) -> int:
+    return int(sys.modules["cupy"].cuda.runtime.deviceGetAttribute(MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))
+
+
 def compile_cuda(code: str, options: tuple[str, ...], name: str, shared: int = 0) -> Any:
     """Return the kernel ``name`` of a CUDA C source, compiled for the current GPU (once for all calls).
 
@@ -191,6 +221,21 @@ def _compiled_module(code: str, options: tuple[str, ...], device: int) -> Any:
     except Exception as error:  # CuPy's own class, and what NVRTC's loader raises
         raise DeviceError(f"a CUDA kernel does not compile for this GPU ({' '.join(options)}):\n{error}") from error
     return module
+
+
+def half_dtype(name: str) -> np.dtype:
+    """Return the dtype of 16 bits called ``"float16"`` or ``"bfloat16"``.
+
+    Raises:
+        DeviceError: NumPy does not know bfloat16 by itself, and the package that adds it is not there.
+    """
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise DeviceError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
 
 
 def keep_freed_memory() -> None:

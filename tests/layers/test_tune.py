@@ -7,6 +7,7 @@ import strict_cupy
 import tinycnn
 from tinycnn import BatchNorm2d, Conv2d, Dropout, Flatten, LayerError, Linear, ReLU, Sequential
 from tinycnn.kernels.conv import plan
+from tinycnn.kernels.cuda import measured
 from tinycnn.layers import tune as module
 
 SHAPE = (2, 4, 8, 8)
@@ -124,10 +125,30 @@ def test_a_real_measurement_leaves_all_else_as_it_was():
     assert not any(p.grad.any() for p in model.parameters())
 
 
-def test_on_a_gpu(monkeypatch):
+def test_on_a_gpu_each_pass_gets_its_route(monkeypatch, tmp_path):
     strict_cupy.install(monkeypatch)
-    model = Sequential(Conv2d(4, 6, 3, rng=0)).to("cuda")
-    assert set(tinycnn.tune(model, SHAPE, repeats=1)) == {"0"}
+    monkeypatch.setenv("TINYCNN_CACHE", str(tmp_path))
+    asked = []
+
+    def measure(problem, like, dtype, which, names, repeats):
+        asked.append((problem.x_shape[3], which, dtype.name, repeats))
+        return {"im2col": 2.0} | ({"64x32": 1.0} if which == "dw" else {})
+
+    monkeypatch.setattr(measured, "measure", measure)
+    model = Sequential(Conv2d(4, 6, 3, rng=0), Conv2d(6, 6, 3, rng=0)).to("cuda")
+    model.require_dx(False)
+    chosen = tinycnn.tune(model, SHAPE, repeats=3)
+    assert chosen == {"0": "im2col implicit 64x32", "1": "im2col im2col 64x32"} == tinycnn.algorithms(model)
+    first = [(4, which, "float32", 3) for which in ("forward", "dw")]
+    assert asked == [*first, *((6, which, "float32", 3) for which in ("forward", "dx", "dw"))]
+    assert tinycnn.tune(model, SHAPE) == chosen
+    assert len(asked) == 5, "the second time the answers are looked up"
+    tinycnn.tune(model, SHAPE, fresh=True)
+    assert len(asked) == 10
+    tinycnn.set_algorithms(model.to("cpu"), chosen)
+    assert model[0].chosen_algorithm(SHAPE) in plan.ALGORITHMS
+    with pytest.raises(LayerError, match="unknown algorithm 'strips'"):
+        tinycnn.tune(model.to("cuda"), SHAPE, names=["strips"])
 
 
 def test_an_unknown_name_to_try_is_refused():
