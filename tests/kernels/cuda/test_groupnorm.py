@@ -15,7 +15,7 @@ CASES = st.fixed_dictionaries(
         "N": st.integers(1, 3),
         "P": st.sampled_from([2, 3, 5, 20, 49]),
         "groups": st.sampled_from(
-            [(1, 1), (1, 5), (5, 5), (8, 8), (2, 8), (1, 64), (4, 64), (20, 40), (4, 24), (3, 132)]
+            [(1, 1), (1, 5), (5, 5), (8, 8), (2, 8), (1, 64), (4, 64), (20, 40), (4, 24), (3, 132), (1, 71), (1, 132)]
         ),
         "affine": st.booleans(),
         "running": st.booleans(),

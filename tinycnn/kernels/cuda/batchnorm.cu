@@ -47,7 +47,7 @@ __device__ __forceinline__ void describe(A *vectors, int C, int c, double mean, 
 // Grid (tiles, P), block (TX, TY), R rows per block.  Reads x; parts (P, 2, C) take the mean of each run of R rows and
 // the sum of squared deviations from it.  The last block of a tile joins them: the variance of all is the mean of the
 // variances plus the variance of the means.
-extern "C" __global__ void __launch_bounds__(THREADS) measure(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) measure(
     const T *__restrict__ x, double *parts, A *vectors, const A *__restrict__ w, const A *__restrict__ b,
     A *running_mean, A *running_var, const long long *count, long long M, int C, int R, double eps, double momentum,
     int ticket) {
@@ -127,7 +127,7 @@ __device__ __forceinline__ void write_rows(
 
 // y from the vectors.  Grid (tiles, runs of R rows), block (TX, TY).  Reads x (and the shortcut), writes y (and gates);
 // counts the batch.
-extern "C" __global__ void __launch_bounds__(THREADS) normalize(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) normalize(
     const T *__restrict__ x, const T *__restrict__ shortcut, T *__restrict__ y, unsigned char *__restrict__ gates,
     const A *__restrict__ vectors, long long *count, long long M, int C, int R, bool relu) {
     Place place(M, C, R, blockIdx.y);
@@ -137,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize(
 }
 
 // The same from given statistics; the vectors are written for backward.
-extern "C" __global__ void __launch_bounds__(THREADS) normalize_fixed(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) normalize_fixed(
     const T *__restrict__ x, const T *__restrict__ shortcut, T *__restrict__ y, unsigned char *__restrict__ gates,
     A *vectors, const A *__restrict__ w, const A *__restrict__ b, const A *__restrict__ mean,
     const A *__restrict__ var, long long M, int C, int R, double eps, bool relu) {
@@ -162,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalize_fixed(
 // Grid (tiles, P), block (TX, TY), R rows per block.  Reads dy and x (and gates); writes ds = g if there was a shortcut,
 // and if statistics are fixed, when nothing more is needed for it, dx = a·g.  parts (P, 2, C) take the sums of every
 // block, the last block of a tile adds them up.
-extern "C" __global__ void __launch_bounds__(THREADS) add_up(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) add_up(
     const T *__restrict__ dy, const T *__restrict__ x, const unsigned char *__restrict__ gates,
     const A *__restrict__ vectors, T *__restrict__ ds, T *__restrict__ dx, double *parts, A *qr, A *dw, A *db,
     long long M, int C, int R, bool relu, bool add_w, bool add_b, int ticket) {

@@ -50,7 +50,7 @@ __device__ __forceinline__ void block_groups(const double (&sums)[2 * V], const 
 
 // Statistics of every group, and y = γ·x̂ + β.  `measured` (2, N, G), if it is there, takes mean and variance.
 // Grid: images · tiles; block (TX, TY).  Reads x twice, writes y.
-extern "C" __global__ void __launch_bounds__(THREADS) group_norm_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 3) group_norm_forward(
     const T *__restrict__ x, T *__restrict__ y, A *statistics, double *measured, const A *__restrict__ w,
     const A *__restrict__ b, int N, int P, int C, int G, int span, double eps) {
     __shared__ double lanes[2 * V * WAITING], slots[2 * SLOTS];
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) group_norm_forward(
 // dx = a·dy − (d·q + r), d = x − m, with a = γ·inv_std, q = inv_std²·mean(γ·dy·x̂) and r = inv_std·mean(γ·dy) − off·q,
 // means over the group.  The sums over the pixels of each image, Σ dy·x̂ and Σ dy, go to parts (N, 2, C), if it is there.
 // Grid: images · tiles; block (TX, TY).  Reads dy and x twice, writes dx (if it is there).
-extern "C" __global__ void __launch_bounds__(THREADS) group_norm_backward(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) group_norm_backward(
     const T *__restrict__ dy, const T *__restrict__ x, const A *__restrict__ statistics, const A *__restrict__ w,
     T *__restrict__ dx, double *parts, int N, int P, int C, int G, int span) {
     __shared__ double lanes[2 * V * WAITING], slots[2 * SLOTS];

@@ -14,7 +14,7 @@ __device__ __forceinline__ void features(A (&v)[V], const A *row, int vector, A 
 }
 
 // Statistics and y = γ·x̂ + β.  Grid N, block (1, TY).
-extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 3) layer_norm_forward(
     const T *__restrict__ x, T *__restrict__ y, A *statistics, const A *__restrict__ w, const A *__restrict__ b, int N,
     int M, double eps) {
     __shared__ double lanes[2 * WAITING];
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_forward(
 
 // dx = inv_std·γ·dy − (d·q + r), d = x − m, with q = inv_std²·mean(γ·dy·x̂) and r = inv_std·mean(γ·dy) − off·q.
 // Grid N, block (1, TY).
-extern "C" __global__ void __launch_bounds__(THREADS) input_gradient(
+extern "C" __global__ void __launch_bounds__(THREADS, 3) input_gradient(
     const T *__restrict__ dy, const T *__restrict__ x, const A *__restrict__ statistics, const A *__restrict__ w,
     T *__restrict__ dx, int N, int M) {
     __shared__ double lanes[2 * WAITING];
@@ -107,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) input_gradient(
 // dγ = Σ dy·x̂ and dβ = Σ dy over the examples, written to (or added to) dw and db.
 // Grid (tiles, P), block (TX, TY), R examples per block.  Reads dy and x; parts (P, 2, M) take the sums of every block,
 // the last block of a tile adds them up.
-extern "C" __global__ void __launch_bounds__(THREADS) weight_gradients(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) weight_gradients(
     const T *__restrict__ dy, const T *__restrict__ x, const A *__restrict__ statistics, double *parts, A *dw, A *db,
     int N, int M, int R, bool add_w, bool add_b, int ticket) {
     __shared__ double lanes[2 * V * WAITING];

@@ -1,7 +1,7 @@
 // What the normalisation kernels share: wide loads, sums over columns, and statistics that keep their digits.
 //
 // **Columns.**  Arrays are matrices of M rows (pixels) and C columns (channels), contiguous.  A thread works on V
-// neighbouring columns (16 bytes of them where C allows, see `vector_width` in norm.py), called a *vector*, and on many
+// neighbouring columns (up to 16 bytes of them where C allows, see `vector_width` in norm.py), called a *vector*, and on many
 // rows.  A block is TX × TY threads: TX vectors side by side, TY rows at a time.  The tile of TX vectors is named by
 // blockIdx.x, the run of rows by blockIdx.y.
 //
@@ -17,7 +17,7 @@
 #endif
 constexpr int V = WIDTH;
 #define UNROLL 4
-#define THREADS 256  // the most in a block
+#define THREADS 256  // the most in a block (the second number of __launch_bounds__ are blocks to a multiprocessor)
 #define WAITING (2 * THREADS / 3 + 6)  // the most whose sums `block_columns` keeps: half of TY, rounded up, times TX
 
 // V neighbouring elements, loaded and stored by one instruction.

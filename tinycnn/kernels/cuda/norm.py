@@ -12,8 +12,8 @@ from .module import TYPES, Variant, packed
 
 THREADS, UNROLL, TICKETS = 256, 4, 4096
 """As in norm.cuh."""
-LOAD_BYTES = 16
-"""The most that a thread loads at once."""
+LOAD_BYTES, LOAD_NUMBERS = 16, 4
+"""The most that a thread loads at once.  (Eight numbers of 16 bits would need too many registers.)"""
 TILE_BYTES, TILE_VECTORS = 128, 32
 """The most that a row of a tile has: a line of the cache."""
 SUMMING, WRITING = 1024, 2048
@@ -24,13 +24,12 @@ _launches = itertools.count()
 
 def variants(file: str) -> list[Variant]:
     """Return the ways to compile ``file``.cu: single columns for any matrix, vectors for most."""
-    sizes = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
-    return [(file, dtype, {"WIDTH": V}) for dtype in TYPES for V in (1, LOAD_BYTES // sizes[dtype])]
+    return [(file, dtype, {"WIDTH": V}) for dtype in TYPES for V in (1, 2 if dtype == "float64" else LOAD_NUMBERS)]
 
 
 def vector_width(C: int, dtype: np.dtype) -> int:
     """Return V: how many of C columns a thread works on."""
-    V = LOAD_BYTES // dtype.itemsize
+    V = min(LOAD_NUMBERS, LOAD_BYTES // dtype.itemsize)
     return V if C % V == 0 else 1
 
 
