@@ -361,6 +361,7 @@ def make(ndarray):
     )
     return SimpleNamespace(
         runtime=runtime,
+        nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
         Stream=Stream,
         Event=Event,
         get_elapsed_time=_elapsed,

@@ -20,7 +20,7 @@ def fresh():
     backend.cuda_problem.cache_clear()
 
 
-def fake_cupy(error=None, count=1):
+def fake_cupy(error=None, count=1, driver=13000, card=(9, 0), compiler=None):
     class CUDARuntimeError(RuntimeError):
         pass
 
@@ -29,8 +29,20 @@ def fake_cupy(error=None, count=1):
             raise CUDARuntimeError(error)
         return count
 
-    runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=get_device_count)
-    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    def get_version():
+        if compiler:
+            raise OSError(compiler)
+        return 13, 0
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=get_device_count,
+        getDevice=lambda: 0,
+        driverGetVersion=lambda: driver,
+        runtimeGetVersion=lambda: 13020,
+        getDeviceProperties=lambda device: {"name": b"Tesla V100", "major": card[0], "minor": card[1]},
+    )
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, nvrtc=SimpleNamespace(getVersion=get_version)))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +50,11 @@ def fake_cupy(error=None, count=1):
     [
         (ImportError("No module named 'cupy'", name="cupy"), ["not installed", "tinycnn[cuda12]", "tinycnn[cuda13]"]),
         (ImportError("libcuda.so", name="cupy._core"), ["does not import", "libcuda.so"]),
-        (fake_cupy("cudaErrorInsufficientDriver: driver is insufficient"), ["no usable NVIDIA driver", "Insufficient"]),
+        (fake_cupy("cudaErrorInsufficientDriver: is insufficient", driver=0), ["no NVIDIA driver", "CUDA 13.2"]),
+        (fake_cupy("cudaErrorInsufficientDriver", driver=11040), ["too old", "CUDA 11.4", "built for 13.2", "cuda12"]),
+        (fake_cupy("cudaErrorUnknown: unknown error"), ["driver does not work", "unknown error", "nvidia-smi"]),
+        (fake_cupy(card=(7, 0)), ["Tesla V100 has compute capability 7.0", "need 8.0 or more"]),
+        (fake_cupy(compiler="no libnvrtc.so.13\n"), ["does not find NVRTC", "libnvrtc.so.13", "cupy-cuda13x[ctk]"]),
         (fake_cupy("cudaErrorNoDevice: no CUDA-capable device"), ["reports no GPU", "CUDA_VISIBLE_DEVICES"]),
         (fake_cupy(count=0), ["reports no GPU"]),
     ],
@@ -64,6 +80,53 @@ def test_a_usable_gpu_is_used(fresh, monkeypatch):
     monkeypatch.setattr(backend, "_import_cupy", lambda: fake_cupy(count=2))
     assert backend.cuda_problem() is None
     assert backend.resolve_device("auto") == backend.resolve_device("cuda") == "cuda"
+
+
+@pytest.mark.parametrize("card", [(8, 0), (8, 6), (9, 0), (12, 0)])
+def test_cards_that_are_good_enough(card, fresh, monkeypatch):
+    monkeypatch.setattr(backend, "_import_cupy", lambda: fake_cupy(card=card))
+    assert backend.cuda_problem() is None
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            'catastrophic error: cannot open source file "cuda_fp16.h"',
+            "does not find CUDA's header files: install CUDA's",
+        ),
+        ("error: identifier x is undefined", r"does not compile for this GPU \(-DA\)"),
+    ],
+)
+def test_kernels_that_do_not_compile(gpu, monkeypatch, said, words):
+    class Module:
+        def __init__(self, **options):
+            pass
+
+        def compile(self):
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(gpu, "RawModule", Module)
+    with pytest.raises(backend.DeviceError, match=words):
+        backend.compile_cuda("no code", ("-DA",), "f")
+
+
+def test_places_have_words(gpu):
+    x = np.ones(3)
+    assert backend.place_words(backend.place_of(x)) == "the CPU"
+    assert backend.place_words(backend.place_of(backend.to_device(x, "cuda"))) == "GPU 0"
+    assert backend.gpu_name()
+
+
+def test_half_dtypes():
+    assert backend.half_dtype("float16") == np.float16
+    assert backend.half_dtype("bfloat16").itemsize == 2
+
+
+def test_bfloat16_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(backend.DeviceError, match="pip install ml_dtypes"):
+        backend.half_dtype("bfloat16")
 
 
 def test_the_cpu_needs_no_question(fresh, monkeypatch):

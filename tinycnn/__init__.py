@@ -19,7 +19,7 @@ architectures in `tinycnn.models`, the training loop in `tinycnn.train`.
 __version__ = "0.1.0"
 
 from . import data, initializers, layers, models, optim
-from .backend import DeviceError, array_module, to_numpy
+from .backend import DeviceError, array_module, to_device, to_numpy
 from .gradcheck import assert_gradients, gradcheck
 from .kernels.im2col import col2im, im2col, im2col_naive
 from .layers import *  # noqa: F403 (layers.__all__ is the list)
@@ -56,6 +56,7 @@ __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
     "save",
     "set_algorithms",
     "set_num_threads",
+    "to_device",
     "to_numpy",
     "tune",
     *layers.__all__,

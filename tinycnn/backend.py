@@ -11,6 +11,7 @@ import ctypes
 import functools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -28,6 +29,12 @@ MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97
 """CUDA's number of this attribute of a device."""
 ALWAYS_SHARED = 32 << 10
 """Bytes of dynamic shared memory that need no permission: 48 KiB, less what a kernel may have of fixed size."""
+
+
+CAPABILITY = (8, 0)
+"""The least compute capability: kernels use what came with Ampere (asynchronous copies, TF32 and bfloat16 products)."""
+NO_GPU = "the NVIDIA driver reports no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+LIBRARIES = "install CUDA's libraries beside it, with pip install 'cupy-cuda13x[ctk]' (or cuda12x)"
 
 
 class DeviceError(RuntimeError):
@@ -56,11 +63,51 @@ def cuda_problem() -> str | None:
     try:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        if "NoDevice" in str(error):
-            return "the NVIDIA driver reports no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
-        return f"no usable NVIDIA driver was found ({error}): install one, or update it to match CuPy's CUDA version"
+        return _driver_problem(runtime, error)
     if count == 0:
-        return "the NVIDIA driver reports no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return NO_GPU
+    return _card_problem(runtime) or _compiler_problem(cupy)
+
+
+def _driver_problem(runtime: Any, error: Exception) -> str:
+    """Return what an ``error`` of the first question to the driver means."""
+    if "NoDevice" in str(error):
+        return NO_GPU
+    supported, wanted = (_version(v) for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    if supported == "0.0":
+        return f"no NVIDIA driver is installed ({error}): install one that supports CUDA {wanted}"
+    if "InsufficientDriver" in str(error):
+        return (
+            f"the NVIDIA driver is too old: it supports CUDA {supported}, CuPy is built for {wanted}: update the "
+            "driver, or install tinycnn[cuda12] in place of tinycnn[cuda13]"
+        )
+    return f"the NVIDIA driver does not work ({error}): check nvidia-smi"
+
+
+def _version(number: int) -> str:
+    """Return CUDA's version number 13020 as 13.2."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _card_problem(runtime: Any) -> str | None:
+    """Return why the current GPU is not good enough."""
+    card = runtime.getDeviceProperties(runtime.getDevice())
+    capability = card["major"], card["minor"]
+    if capability >= CAPABILITY:
+        return None
+    has, needed = (".".join(map(str, c)) for c in (capability, CAPABILITY))
+    return (
+        f"{card['name'].decode()} has compute capability {has}, and the kernels need {needed} or more "
+        "(an A100, an RTX 30 or anything newer): choose another with CUDA_VISIBLE_DEVICES, or use device 'cpu'"
+    )
+
+
+def _compiler_problem(cupy: ModuleType) -> str | None:
+    """Return why kernels cannot be compiled."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # of several kinds, the loader's own among them
+        return f"CuPy does not find NVRTC, the compiler of CUDA ({' '.join(str(error).split())}): {LIBRARIES}"
     return None
 
 
@@ -99,6 +146,16 @@ def array_module(x: object) -> ModuleType:
 def device_of(x: object) -> str:
     """Return ``"cuda"`` for a CuPy array and ``"cpu"`` for anything else."""
     return CUDA if is_device_array(x) else CPU
+
+
+def place_of(x: Array) -> int:
+    """Return the number of the GPU that ``x`` is on, −1 for the CPU."""
+    return int(x.device.id) if is_device_array(x) else -1
+
+
+def place_words(place: int) -> str:
+    """Return what `place_of` returns in words."""
+    return "the CPU" if place < 0 else f"GPU {place}"
 
 
 def to_device(x: Array, device: str) -> Array:
@@ -219,6 +276,8 @@ def _compiled_module(code: str, options: tuple[str, ...], device: int) -> Any:
     try:
         module.compile()
     except Exception as error:  # CuPy's own class, and what NVRTC's loader raises
+        if re.search(r"(cannot|could not) open source file", str(error)):
+            raise DeviceError(f"CuPy does not find CUDA's header files: {LIBRARIES}\n{error}") from error
         raise DeviceError(f"a CUDA kernel does not compile for this GPU ({' '.join(options)}):\n{error}") from error
     return module
 

@@ -313,3 +313,52 @@ def test_on_a_cpu_it_is_the_step(gpu):
     assert step.reason == "the parameters are on the CPU"
     for p, old in zip(model.parameters(), before, strict=True):
         np.testing.assert_allclose(p.data, old - np.float32(0.1) * p.grad, rtol=1e-5, atol=1e-7)
+
+
+# ---- precision -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_other_precisions_are_replayed_to_the_bit_and_near_float32(gpu, precision):
+    pytest.importorskip("ml_dtypes")
+    captured, eager = (make(small(p=0), graph=graph, precision=precision) for graph in (True, False))
+    exact = make(small(p=0), graph=False, precision="float32")
+    for step in (captured, eager):
+        if step.scaler is not None:
+            step.scaler.load_state_dict({"scale": 256.0, "good": 0})  # so that no update is left out
+    assert_twins(captured, eager, 8)
+    assert (captured.state, captured.reason) == ("captured", None)
+    learn(exact, 8)
+    for own, other in zip(captured.model.parameters(), exact.model.parameters(), strict=True):
+        assert own.dtype == np.float32
+        a, b = to_numpy(own.data), to_numpy(other.data)
+        assert np.linalg.norm(a - b) <= {"tf32": 0.01, "bf16": 0.1, "fp16": 0.02}[precision] * np.linalg.norm(b), (
+            own.name
+        )
+    assert any(
+        (to_numpy(a.data) != to_numpy(b.data)).any()
+        for a, b in zip(captured.model.parameters(), exact.model.parameters(), strict=True)
+    )
+
+
+def test_an_overflow_of_float16_leaves_an_update_out(gpu):
+    step = make(small(p=0), precision="fp16", clip_norm=1.0)
+    learn(step, 6)
+    assert step.state == "captured"
+    before, scale = [to_numpy(p.data) for p in step.model.parameters()], step.scaler.get_scale()
+    step.scaler._scale.fill(1e30)
+    learn(step, 1, start=40)
+    for old, p in zip(before, step.model.parameters(), strict=True):
+        np.testing.assert_array_equal(to_numpy(p.data), old)
+    step.scaler.load_state_dict({"scale": scale, "good": 0})
+    learn(step, 1, start=41)
+    assert any((to_numpy(p.data) != old).any() for old, p in zip(before, step.model.parameters(), strict=True))
+
+
+def test_precisions_that_do_not_fit_are_refused(gpu):
+    with pytest.raises(ValueError, match="unknown precision 'fp8'"):
+        make(precision="fp8")
+    with pytest.raises(ValueError, match="for float32 parameters, these are float64"):
+        make(small().astype(np.float64), precision="bf16")
+    with pytest.raises(ValueError, match="for networks on a GPU"):
+        make(small().to("cpu"), precision="tf32")

@@ -63,7 +63,7 @@ def test_through_json_and_back():
         ({"epochs": True}, "epochs must be an integer, got True"),
         ({"shift": 16}, "shift must be at least 0 and less than 16"),
         ({"seed": -1}, "seed must lie in 0..2⁶⁴ − 1, got -1"),
-        ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
+        ({"precision": "float16"}, "precision must be one of float32, float64, tf32, bf16, fp16, got 'float16'"),
         ({"algorithms": "im2col"}, "algorithms must map paths of convolutions to names, got 'im2col'"),
         ({"algorithms": {"conv1": 3}}, "algorithms must map paths"),
     ],

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..backend import Array, array_module, to_device, to_numpy
+from ..backend import Array, to_device, to_numpy
 from ..messages import some
 from ..parameter import Parameter, channels_last
-from .check import FLOATS, LayerError, as_numbers, check_array, is_half
+from .check import FLOATS, LayerError, as_numbers, check_array, check_place, is_half
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -367,8 +367,7 @@ class Layer:
         for p in self._parameters.values():
             if p.dtype != x.dtype and not (is_half(x) and p.dtype == np.float32):
                 raise LayerError(f"{self}: {what} is {x.dtype}, parameters are {p.dtype}: convert one with astype")
-            if array_module(p.data) is not array_module(x):
-                raise LayerError(f"{self}: {what} and parameters live on different devices: move one of them with to")
+            check_place(self, what, x, p.data)
 
     def check_gradient(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Return ``dy`` on channels-last memory after checking that it has the shape of the output.

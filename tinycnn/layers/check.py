@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, is_device_array
+from ..backend import Array, array_module, is_device_array, place_of, place_words
 
 FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")
@@ -36,6 +36,20 @@ def check_array(owner: object, x: Array, ranks: tuple[int, ...] | None, channels
     if channels is not None and x.shape[1] != channels:
         what = "channels" if x.ndim == 4 else "features"
         raise LayerError(f"{owner}: expected {channels} {what} on axis 1, got {x.shape[1]} in shape {tuple(x.shape)}")
+
+
+def check_place(owner: object, what: str, x: Array, parameter: Array) -> None:
+    """Make sure that ``x`` is where the parameters are.
+
+    Raises:
+        LayerError: it is not.
+    """
+    if place_of(x) != place_of(parameter):
+        here, there = (place_words(place_of(a)) for a in (x, parameter))
+        raise LayerError(
+            f"{owner}: {what} is on {here}, parameters are on {there}: move the layers with .to('cpu') or .to('cuda'), "
+            "or the array with tinycnn.to_device"
+        )
 
 
 def is_half(x: Array) -> bool:

@@ -26,14 +26,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ..backend import CPU, Array, array_module, device_of
+import numpy as np
+
+from ..backend import CPU, Array, array_module, device_of, half_dtype
+from ..kernels import precision as products
 from ..kernels.cuda.graph import CapturedTask
-from ..kernels.precision import get_precision
 from ..layers.base import Layer
-from ..optim import Optimizer, clip_grad_norm_
+from ..optim import GradScaler, Optimizer, clip_grad_norm_
 from .facts import Facts
 
 Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -48,7 +51,26 @@ PATIENCE = 4
 ATTEMPTS = 8
 """How many times the step may have changed when it was to be captured, before that is given up."""
 
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+HALVES = {"bf16": "bfloat16", "fp16": "float16"}
+"""Types of activations, by precision."""
+
 log = logging.getLogger("tinycnn")
+
+
+def check_precision(name: str | None, like: Array) -> str | None:
+    """Return ``name`` after checking that parameters like ``like`` can be trained in that precision.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if name is not None and name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r} (known: {', '.join(PRECISIONS)})")
+    if name is not None and like.dtype != np.float32:
+        raise ValueError(f"precision {name!r} is for float32 parameters, these are {like.dtype}")
+    if name not in (None, "float32") and device_of(like) == CPU:
+        raise ValueError(f"precision {name!r} is for networks on a GPU: move the model first, or use float32")
+    return name
 
 
 class CapturedStep:
@@ -67,9 +89,21 @@ class CapturedStep:
         clip_norm: shrink the gradients of each step to this norm at most.
         then: called with (loss, logits, targets) at the end of every step, and captured with it: metrics.
         graph: False runs every step as ever.
+        precision: of a float32 network on a GPU; None takes things as they are.
+
+            ===========  =======================================================================================
+            ``float32``  everything in float32
+            ``tf32``     products on tensor cores, see `tinycnn.kernels.precision`
+            ``bf16``     activations and their gradients in bfloat16; parameters, their gradients and the loss float32
+            ``fp16``     the same in float16, with the loss scaled (`GradScaler`)
+            ===========  =======================================================================================
 
     Attributes:
         reason: why steps are not captured; None if they are, or may still be.
+        scaler: the `GradScaler` of ``fp16``.
+
+    Raises:
+        ValueError: a precision that is not known, or needs float32 parameters on a GPU and has others.
     """
 
     def __init__(
@@ -81,8 +115,11 @@ class CapturedStep:
         clip_norm: float | None = None,
         then: Callable[[Array, Array, Array], None] | None = None,
         graph: bool = True,
+        precision: str | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss_fn, self.clip_norm, self.then = model, optimizer, loss_fn, clip_norm, then
+        self.precision = check_precision(precision, optimizer.flat.data)
+        self.scaler = GradScaler(optimizer) if precision == "fp16" else None
         self.reason = self._refusal(graph)
         self._task: CapturedTask | None = None
         self._facts: Facts | None = None
@@ -157,19 +194,34 @@ class CapturedStep:
         self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None = None
     ) -> Results:
         """The step itself, which ends with the optimizer's ``update``."""
-        logits = self.model.forward(x)
-        loss, dlogits = self.loss_fn(logits, y)
+        name = "tf32" if self.precision == "tf32" else "float32" if self.precision else products.get_precision()
+        with products.precision(name):
+            return self._mathematics(x, y, update, look)
+
+    def _mathematics(
+        self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None
+    ) -> Results:
+        half = HALVES.get(self.precision or "")
+        logits = self.model.forward(x if half is None else x.astype(half_dtype(half)))
+        wide = logits if half is None else logits.astype(np.float32)
+        loss, dlogits = self.loss_fn(wide, y)
         if look is not None:
             look(loss)
         self.model.zero_grad()
         self.optimizer.zero_grad()
-        self.model.backward(dlogits)
-        if self.clip_norm is not None:
+        if self.scaler is not None:
+            dlogits = self.scaler.scale(dlogits)
+        self.model.backward(dlogits.astype(logits.dtype, copy=False))
+        if self.scaler is not None:
+            self.scaler.unscale(math.inf if self.clip_norm is None else self.clip_norm)
+        elif self.clip_norm is not None:
             clip_grad_norm_(self.model, self.clip_norm)
         update()
+        if self.scaler is not None:
+            self.scaler.update()
         if self.then is not None:
-            self.then(loss, logits, y)
-        return loss, logits
+            self.then(loss, wide, y)
+        return loss, wide
 
     # ---- the graph -----------------------------------------------------------------------------------------
 
@@ -212,9 +264,9 @@ class CapturedStep:
 
     def _look_around(self) -> Facts:
         """Return everything that decides what a step does."""
-        own = ("model", "optimizer", "loss_fn", "then", "clip_norm")
+        own = ("model", "optimizer", "loss_fn", "then", "clip_norm", "precision", "scaler")
         others = {name: functools.partial(getattr, self, name) for name in own}
-        return Facts(self.model, self.loss_fn, {**others, "precision": get_precision})
+        return Facts(self.model, self.loss_fn, {**others, "products": products.get_precision})
 
     def _replayed(self, task: CapturedTask, x: Array, y: Array) -> Results | None:
         """Return the results of a replay; None, with nothing done, if there can be none of this step."""

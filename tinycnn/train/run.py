@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, data, models, parallel
-from ..backend import resolve_device, to_device
-from ..data import Dataset, Loader, RandomShift
+from ..backend import CPU, gpu_name, resolve_device
+from ..data import Dataset, DeviceLoader, Loader, RandomShift
 from ..layers import Layer
 from ..layers.tune import set_algorithms, tune
 from ..losses import CrossEntropyLoss
@@ -74,23 +74,30 @@ class Run:
         self.validation = None if held_out is None else self._loader(data.prepare(held_out, size))
         self.test = self._loader(data.prepare(test, size))
         model = models.create(settings.model, published.num_classes, published.shape[0], settings.seed)
-        model.astype(settings.precision).to(self.device)
+        model.astype(settings.dtype).to(self.device)
         set_algorithms(model, settings.algorithms or {})
         optimizer = settings.make_optimizer(model)
         schedule = settings.make_schedule(optimizer, len(self.training))
         loss_fn = CrossEntropyLoss(check_labels=False)  # Dataset has looked at them
-        self.trainer = Trainer(model, optimizer, loss_fn, schedule=schedule, after_epoch=[self._keep])
+        self.trainer = Trainer(
+            model,
+            optimizer,
+            loss_fn,
+            schedule=schedule,
+            precision=None if settings.dtype == "float64" else settings.precision,
+            after_epoch=[self._keep],
+        )
 
     def _loader(self, dataset: Dataset, training: bool = False) -> Loader:
-        s = self.settings
-        return Loader(
-            to_device(dataset.images, self.device),
-            to_device(dataset.labels, self.device),
+        s, loader = self.settings, Loader if self.device == CPU else DeviceLoader
+        return loader(
+            dataset.images,
+            dataset.labels,
             s.batch_size if training else EVALUATION_BATCH,
             shuffle=training,
             seed=s.seed,
             transform=RandomShift(s.shift) if training and s.shift else None,
-            normalize=dataclasses.replace(dataset.normalize, dtype=s.precision),
+            normalize=dataclasses.replace(dataset.normalize, dtype=s.dtype),
         )
 
     def tune(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -192,6 +199,7 @@ class Run:
             "versions": {"tinycnn": __version__, "numpy": np.__version__, "python": platform.python_version()},
             "platform": platform.platform(),
             "processor": platform.processor() or platform.machine(),
+            "gpu": None if self.device == CPU else " ".join(gpu_name()),
         }
 
     # ---- middle --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ LEARNING_RATES = {"sgd": 0.05, "momentum": 0.05, "nesterov": 0.05, "adam": 0.005
 WEIGHT_DECAYS = {"adamw": 0.1}
 """Weight decay, where it is not given; it is what keeps a small network from learning few images by heart."""
 OPTIMIZER = "adamw"
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Settings:
         shift: move every training image by up to so many pixels (of the network's input) at random.
         val_fraction: part of the training images set aside to choose the best epoch by; 0 takes the last epoch.
         seed: of the initial weights, the order of the images, their shifts, dropout and the validation part.
-        precision: ``"float32"`` or ``"float64"``.
+        precision: ``"float32"`` or ``"float64"``; on a GPU also ``"tf32"``, ``"bf16"`` or ``"fp16"`` (`CapturedStep`).
         algorithms: of the convolutions, by path, as `tinycnn.tune` found them; None leaves each to its rule.
 
     Raises:
@@ -112,6 +112,11 @@ class Settings:
             "algorithms": None,
         }
         return cls(**{**defaults, **given})
+
+    @property
+    def dtype(self) -> str:
+        """Of the parameters: float64 in that precision, and float32 in every other."""
+        return "float64" if self.precision == "float64" else "float32"
 
     def make_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimizer, over everything that the model trains."""

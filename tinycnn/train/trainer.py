@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..backend import CPU, Array, array_module, device_of, synchronize
+from ..data.device import DeviceLoader
 from ..kernels.metrics import count_batch
 from ..layers.base import Layer
 from ..layers.watch import restored
@@ -94,7 +95,8 @@ class Trainer:
         schedule: of the learning rate, made for ``optimizer``; stepped after every batch, a `ReduceLROnPlateau`
             after every epoch, with the validation loss (the training loss if there is no validation).
         clip_norm: shrink the gradients of each step to this norm at most.
-        graph: on a GPU, capture the step as a CUDA graph and replay it; see `CapturedStep`.
+        graph, precision: on a GPU, capture the step as a CUDA graph and replay it; compute in tf32, bf16 or fp16: see
+            `CapturedStep`.
         after_batch: called with the trainer after every batch.
         after_epoch: called with the trainer and the `Row` after every epoch.
 
@@ -116,6 +118,7 @@ class Trainer:
         schedule: Any = None,
         clip_norm: float | None = None,
         graph: bool = True,
+        precision: str | None = None,
         after_batch: Iterable[Callable[[Trainer], None]] = (),
         after_epoch: Iterable[Callable[[Trainer, Row], None]] = (),
     ) -> None:
@@ -126,7 +129,13 @@ class Trainer:
         self.sums, self.seconds, self.history = Sums(optimizer.flat.data), 0.0, list[Row]()
         self.stopping = False
         self.captured = CapturedStep(
-            model, optimizer, loss_fn, clip_norm=clip_norm, then=self.sums.add_numbers, graph=graph
+            model,
+            optimizer,
+            loss_fn,
+            clip_norm=clip_norm,
+            then=self.sums.add_numbers,
+            graph=graph,
+            precision=precision,
         )
         self._device = device_of(optimizer.flat.data)
         self._check_every = 1 if self._device == CPU else CHECK_EVERY
@@ -183,7 +192,7 @@ class Trainer:
             self.sums.set()
         start = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss is looked at instead
-            for x, y in loader.epoch(self.epoch, self.batch):
+            for x, y in self._batches(loader):
                 self.step(x, y)
                 self.sums.add_batch(y)
                 self.batch += 1
@@ -195,6 +204,12 @@ class Trainer:
                     tell(self)
                 if self.stopping:
                     return
+
+    def _batches(self, loader: Batches) -> Iterator[tuple[Array, Array]]:
+        """Return the batches that are left of the epoch, where a captured step reads them if the loader can do that."""
+        if isinstance(loader, DeviceLoader):
+            return loader.epoch(self.epoch, self.batch, into=lambda: self.captured.inputs)
+        return loader.epoch(self.epoch, self.batch)
 
     def _finish_epoch(self, validation: Batches | None) -> None:
         """Measure, write down, and get ready for the next epoch."""
@@ -255,6 +270,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": None if self.captured.scaler is None else self.captured.scaler.state_dict(),
             "random": {path: [int(v) for v in state] for path, state in self.model.random_state().items()},
             "epoch": self.epoch,
             "batch": self.batch,
@@ -273,6 +289,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+        if self.captured.scaler is not None:
+            self.captured.scaler.load_state_dict(state["scaler"])
         self.model.set_random_state(state["random"])
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
         self.sums.set(state["sums"])
