@@ -155,6 +155,19 @@ def test_many_chunks_of_dw(gpu, monkeypatch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_dw_in_the_type_of_sums(gpu, case):
+    """As mixed precision has it: images of 16 bits, gradients of 32."""
+    x_shape, OC, window, G = case
+    rng, w_shape = np.random.default_rng(0), (OC, *window.kernel, x_shape[3] // G)
+    x = rng.standard_normal(x_shape).astype(np.float16)
+    dy = rng.standard_normal((x_shape[0], *window.out_size(*x_shape[1:3]), OC)).astype(np.float16)
+    out = gpu.ones(w_shape, np.float32)
+    depthwise.backward_weight(gpu.asarray(dy), gpu.asarray(x), w_shape, window, G, out, add=True)
+    wanted = theirs(x, np.ones(w_shape), np.ones(OC), dy, window, G)[2] + 1
+    np.testing.assert_allclose(out.get(), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_an_empty_batch(gpu, case):
     (_, *sides), OC, window, G = case
     check(gpu, ((0, *sides), OC, window, G), "float32")

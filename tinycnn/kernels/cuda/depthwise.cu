@@ -48,7 +48,7 @@ __device__ __forceinline__ void block_filters(const T *w, int C, A *filters) {
 }
 
 // y[n, oh, ow, c] = b[c] + Σ w[c, kh, kw]·x[n, oh·STRIDE + kh − PH, ow·STRIDE + kw − PW, c].  b may be null.
-extern "C" __global__ void __launch_bounds__(THREADS) depthwise_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) depthwise_forward(
     const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b, T *__restrict__ y, SIZES) {
     __shared__ A filters[CELLS * LANES * V];
     block_filters(w, C, filters);
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) depthwise_forward(
 // dx[n, h, w, c] = Σ w[c, kh, kw]·dy[n, oh, ow, c] over the cells with oh·STRIDE + kh − PH = h, ow·STRIDE + kw − PW = w.
 // Tiles begin at pixels with w + PW = STRIDE·q, so that j pixels on cell kw meets ow = q + (j − kw)/STRIDE, if that is
 // whole: which, the compiler knows.
-extern "C" __global__ void __launch_bounds__(THREADS) depthwise_backward_input(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) depthwise_backward_input(
     const T *__restrict__ dy, const T *__restrict__ w, T *__restrict__ dx, SIZES) {
     __shared__ A filters[CELLS * LANES * V];
     block_filters(w, C, filters);
