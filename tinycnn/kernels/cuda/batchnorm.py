@@ -100,7 +100,7 @@ def batch_norm_backward(
     needs_dx: bool = True,
     shortcut: bool = False,
 ) -> tuple[Array, Array]:
-    """Return dx, and ds if there was a shortcut; dγ and dβ go into the sinks."""
+    """Return dx, and ds if there was a shortcut; dγ and dβ go into the sinks.  (γ is in the statistics.)"""
     pixels = Pixels(dy, x)
     (dy, x), (vectors, gates) = pixels.arrays, statistics
     M, C, grid, relu = pixels.M, pixels.C, pixels.grid(SUMMING), y is not None
