@@ -383,8 +383,9 @@ static void begin_copies() {
 }
 }  // namespace shim
 
-template <int BYTES>
-static inline void copy_async(void *to, const void *from, bool wanted) {
+template <int BYTES, typename V>
+static inline void copy_async(V *shared, int offset, const V *from, bool wanted) {
+    V *to = shared + offset;
     static_assert(BYTES == 2 || BYTES == 4 || BYTES == 8 || BYTES == 16, "sizes that cp.async can copy, and one element");
     if ((uintptr_t)to % BYTES || (uintptr_t)from % BYTES) shim::fail("a copy to or from an address that is not aligned");
     if (BYTES == 2) {
@@ -420,13 +421,17 @@ static void gather(const V &value, V all[32]) {
 }
 }  // namespace shim
 
-static inline void mma_load(unsigned r[4], const void *p) {
+template <typename V>
+static inline void mma_load(unsigned r[4], const V *shared, int offset) {
+    const V *p = shared + offset;
     const unsigned *rows[32];
     if ((uintptr_t)p % 16) shim::fail("ldmatrix from an address that is not aligned");
     shim::gather((const unsigned *)p, rows);
     for (int i = 0; i < 4; i++) r[i] = rows[8 * i + shim::lane() / 4][shim::lane() % 4];
 }
-static inline void mma_load_trans(unsigned r[4], const void *p) {
+template <typename V>
+static inline void mma_load_trans(unsigned r[4], const V *shared, int offset) {
+    const V *p = shared + offset;
     const uint16_t *rows[32];
     if ((uintptr_t)p % 16) shim::fail("ldmatrix from an address that is not aligned");
     shim::gather((const uint16_t *)p, rows);

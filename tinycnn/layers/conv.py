@@ -207,7 +207,7 @@ class Conv2d(Layer):
         w, b = self.weight, self.bias
         if b and b.requires_grad:
             b.accumulate(conv2d_backward_bias(dy))
-        clear = w.take_clear_grad() if w.dtype == x.dtype else None
+        clear = w.take_clear_grad()
         dx, dw = conv2d_backward(
             dy, x, w.cast(x.dtype), self.window, self.groups, self.algorithm, self.needs_dx, w.requires_grad, clear
         )

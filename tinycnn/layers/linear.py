@@ -180,13 +180,9 @@ class Linear(Layer):
         (x,) = self.take_saved()
         dy = self.check_gradient(dy, (len(x), self.out_features))
         w = self.weight
-        if w.requires_grad and w.dtype == x.dtype:
+        if w.requires_grad:
             clear = w.take_clear_grad()
             linear_backward_weight(dy, x, w.grad, add=clear is None)
-        elif w.requires_grad:
-            dw = array_module(x).empty(w.shape, x.dtype)
-            linear_backward_weight(dy, x, dw)
-            w.accumulate(dw)
         if self.bias:
             self.bias.accumulate(linear_backward_bias(dy))
         return linear_backward_input(dy, w.cast(x.dtype)) if self.needs_dx else None

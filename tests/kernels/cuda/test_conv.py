@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinycnn.kernels.conv import plan
-from tinycnn.kernels.cuda import conv
+from tinycnn.kernels.cuda import conv, gemm
 from tinycnn.kernels.precision import precision
 from tinycnn.kernels.window import Window
 
@@ -47,7 +47,7 @@ def specification(x, w, b, dy, window, G):
 def on_gpu(gpu, x, w, b, dy, window, G):
     """The same, in memory that was full of NaN."""
     x, w, b, dy = map(gpu.asarray, (x, w, b, dy))
-    results = plan.forward(x, w, b, window, G), *plan.backward(dy, x, w, window, G)
+    results = plan.forward(x, w, b, window, G, "implicit"), *plan.backward(dy, x, w, window, G, "implicit")
     return [r.get() for r in results]
 
 
@@ -119,11 +119,11 @@ def test_parts_along_the_depth_are_added_in_order(gpu, monkeypatch, splits):
         np.testing.assert_allclose(a, c, rtol=0, atol=1e-5 * abs(c).max())
 
 
-@pytest.mark.parametrize(("tile", "which"), [(tile, i % 3) for i, tile in enumerate(conv.TILES)], ids=str)
+@pytest.mark.parametrize(("tile", "which"), [(tile, i % 3) for i, tile in enumerate(gemm.TILES)], ids=str)
 def test_every_tile(gpu, monkeypatch, tile, which):
     """More rows and columns than a tile has, on tensor cores."""
     case = (2, 9, 9, 64), 72, Window((1, 2)), 1
-    monkeypatch.setattr(conv, "plan", lambda *args: conv.Launch(tile, 1))
+    monkeypatch.setattr(conv, "plan", lambda *args: gemm.Launch(tile, 1))
     x, w, b, dy = arrays(*case, np.float32)
     wanted = specification(x, w, b, dy, *case[2:])[which]
     x, w, b, dy = map(gpu.asarray, (x, w, b, dy))
@@ -169,14 +169,26 @@ def test_no_images(gpu):
     assert not dw.get().any()
 
 
-def test_plans_are_functions_of_the_shape_with_kernels_for_all():
-    """Every plan is one of the variants that are compiled, and fills an H100 where there is enough to do."""
-    rng = np.random.default_rng(0)
-    known = {(which, tile) for _, _, m in conv.VARIANTS for which, tile in [(m["PASS"], (m["BM"], m["BN"]))]}
-    for _ in range(200):
-        rows, columns, depth = (int(2 ** rng.uniform(0, 20)) for _ in range(3))
-        found = conv.plan(conv.Product(1, rows, columns, depth, 4, 4), np.dtype(np.float32), True)
-        assert all((which, (found.tile.BM, found.tile.BN)) in known for which in range(3))
-        blocks = -(-rows // found.tile.BM) * -(-columns // found.tile.BN) * found.splits
-        assert 1 <= found.splits <= max(1, depth // 32)
-        assert blocks >= conv.SMS or rows * columns * depth < 1e9
+def test_more_images_than_a_kernel_can_index_go_a_few_at_a_time(gpu, monkeypatch):
+    case = (5, 4, 5, 4), 6, SAME, 1
+    wanted = on_gpu(gpu, *arrays(*case), *case[2:])
+    monkeypatch.setattr(conv, "MOST", 2 * 4 * 5 * 6)
+    for own, right in zip(on_gpu(gpu, *arrays(*case), *case[2:]), wanted, strict=True):
+        np.testing.assert_allclose(own, right, rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr(conv, "MOST", 4 * 5 * 6 - 1)
+    with pytest.raises(ValueError, match="images and filters of a convolution have at most 119 elements"):
+        on_gpu(gpu, *arrays(*case), *case[2:])
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("add", [False, True])
+def test_the_gradient_of_filters_may_have_the_type_of_sums(gpu, monkeypatch, splits, add):
+    """As in mixed precision: activations of 16 bits, and no rounding of dw to them."""
+    _, OC, window, G = WIDE
+    x, w, _, dy = arrays(*WIDE, np.float16)
+    chosen = conv.plan
+    monkeypatch.setattr(conv, "plan", lambda *args: chosen(*args)._replace(splits=splits))
+    out = gpu.full(w.shape, 100 if add else np.nan, np.float32)
+    assert conv.backward_weight(gpu.asarray(dy), gpu.asarray(x), w.shape, window, G, out, add) is out
+    dw = specification(x, w, np.zeros(OC), dy, window, G)[2] + 100 * add
+    np.testing.assert_allclose(out.get(), dw, rtol=0, atol=1e-5 * abs(dw).max())

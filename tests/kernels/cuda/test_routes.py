@@ -6,7 +6,7 @@ import pytest
 from tinycnn import Conv2d
 from tinycnn.kernels.conv import plan
 from tinycnn.kernels.conv.plan import Problem
-from tinycnn.kernels.cuda import conv, routes
+from tinycnn.kernels.cuda import conv, gemm, routes
 from tinycnn.kernels.precision import precision
 from tinycnn.kernels.window import Window
 
@@ -67,7 +67,7 @@ def test_every_route_gives_the_same(gpu, problem):
 
 def test_each_pass_takes_its_route(gpu, monkeypatch):
     called = []
-    monkeypatch.setattr(conv, "plan", lambda *args: called.append(args[3]) or conv.Launch(conv.NARROW, 1))
+    monkeypatch.setattr(conv, "plan", lambda *args: called.append(args[2]) or gemm.Launch(gemm.NARROW, 1))
     x, w = gpu.ones((1, 4, 4, 4), np.float32), gpu.ones((4, 1, 1, 4), np.float32)
     algorithm, window = "128x64 64x32 implicit", Window((1, 1))
     plan.forward(x, w, None, window, 1, algorithm)
@@ -76,11 +76,12 @@ def test_each_pass_takes_its_route(gpu, monkeypatch):
 
 
 def test_a_tile_is_taken_where_there_is_a_kernel_with_it():
-    product, dtype = conv.Product(1, 10**6, 64, 576, 4, 4), np.dtype(np.float32)
-    for tile in conv.TILES:
-        assert conv.plan(product, dtype, False, tile).tile == tile
-    assert conv.plan(product._replace(VA=1), dtype, False, conv.TILES[0]).tile == conv.NARROW
-    assert conv.plan(product, np.dtype(np.float64), False, conv.TILES[0]).tile == conv.NARROW
+    float32, double = gemm.KINDS["float32"][0], gemm.KINDS["float64"][0]
+    product = gemm.Product(gemm.FORWARD, 1, 10**6, 64, 576, 4, 4)
+    for tile in gemm.TILES:
+        assert gemm.plan(product, float32, tile).tile == tile
+    assert gemm.plan(product._replace(VA=1, VB=1), float32, gemm.TILES[0]).tile == gemm.NARROW
+    assert gemm.plan(product._replace(VA=2, VB=2), double, gemm.TILES[0]).tile == gemm.NARROW
 
 
 def test_a_layer_says_what_it_takes(gpu):

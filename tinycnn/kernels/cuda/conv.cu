@@ -13,7 +13,7 @@
 //
 // **Launch.**  One dimension of blocks, each a tile of one group, phase and part: column tiles run fastest, so that
 // neighbouring blocks read the same patches, which are then in the cache; parts slowest.  **Parts**: where there are too
-// few tiles for the GPU the depth is cut into parts that different blocks add up, and `add_parts` adds these, in order.
+// few tiles for the GPU the depth is cut into parts that different blocks add up, and parts.cu adds these, in order.
 // **Traffic**: every pixel is read once for each cell that meets it and each tile of columns, from the cache but for
 // the first time; y is written once.
 #include "gemm.cuh"
@@ -53,179 +53,233 @@ struct Phase {
 
 // ---- maps: where the elements of a and b are
 
-// An image (N, H, W, C), of which a group of `channels` from `c` on takes part.
+// A map of rows (`ByRow`) has a place for every row of the tile; one of depths (`ByDepth`) has an entry for every depth
+// of a step.  `address` puts the two together.
+
+// Where along the depth a thread is: (block, kh, kw, c), c running fastest.  Channels are taken in blocks, and all cells
+// of one block before the next, so that what was read for a cell is still in the L1 cache for its neighbours.
+struct Cell {
+    Digits at;     // kh, kw, and c within the block
+    int c0, left;  // the block's first channel; how much depth there is to come
+};
+
+struct Cells {
+    int taps_down, taps_across, channels, end;
+
+    __device__ __forceinline__ int count() const { return taps_down * taps_across; }
+    __device__ __forceinline__ bool has_blocks() const { return channels % BK == 0; }
+    __device__ __forceinline__ Radix radix() const { return {max(taps_across, 1), has_blocks() ? BK : channels}; }
+    __device__ __forceinline__ Cell at(int k) const {
+        int size = max(count(), 1) * radix().low;
+        return {radix().split(k % size), k / size * radix().low, end - k};
+    }
+    __device__ __forceinline__ Digits step() const { return radix().split(BK); }
+    __device__ __forceinline__ void advance(Cell &cell, const Digits &step) const {
+        radix().add(cell.at, step);
+        if (cell.at.high >= taps_down) cell.at.high -= taps_down, cell.c0 += radix().low;
+        cell.left -= BK;
+    }
+};
+
+// An image (N, H, W, C), of which channels from `first` on take part.
 struct Image {
     const T *data;
-    int H, W, C, c, channels;
+    int H, W, C, first;
+
+    __device__ __forceinline__ int index(int n, int h, int w) const { return ((n * H + h) * W + w) * C + first; }
 };
 
-// Where position m of a window begins: the pixel (n, h, w) that cell (0, 0) would meet, which may lie outside.
-struct __align__(16) Corner {
-    long long offset;
-    int h, w;
+// A pixel: where the window begins at a position (the pixel that cell (0, 0) would meet, which may lie outside), or what
+// is to be added to come to a cell.
+struct __align__(16) Pixel {
+    int offset, h, w, none;
 };
-constexpr int FAR = -(1 << 30);  // so far outside that no cell lies inside
+constexpr int FAR = -(1 << 30);  // so far outside that nothing is met there; a multiple of 16 bytes, as all addresses are
 
-// a[m, (kh, kw, c)] of FORWARD and DGRAD.
+__device__ __forceinline__ const T *meet(const Image &image, const Pixel &corner, const Pixel &cell, bool &wanted) {
+    int4 at = *(const int4 *)&corner;  // one load
+    wanted = (unsigned)(at.y + cell.h) < (unsigned)image.H && (unsigned)(at.z + cell.w) < (unsigned)image.W;
+    return image.data + (at.x + cell.offset);
+}
+
+// a[m, k] of FORWARD and DGRAD: rows are positions, depths are cells.
 struct Patches {
     Image image;
     Reach down, across;
-    const Corner *corners;  // of the rows of the tile
-    long long end;
+    Cells cells;
+    const Pixel *corners;  // of the rows of the tile
 
-    struct Depth {
-        Digits at;
-        int left;
-    };
+    typedef Cell Depth;
     typedef Digits Step;
-    struct Cell {
-        int h, w;
-        long long offset;
-    };
 
-    __device__ Radix radix() const { return {max(across.taps, 1), image.channels}; }
-    __device__ Depth depth(long long k) const { return {radix().split(k), (int)(end - k)}; }
-    __device__ Step step(int by) const { return radix().split(by); }
-    __device__ __forceinline__ void advance(Depth &d, const Step &by) const {
-        radix().add(d.at, by);
-        d.left -= BK;
-    }
-    __device__ __forceinline__ Cell cell(const Depth &d) const {
+    __device__ __forceinline__ Depth depth(int k) const { return cells.at(k); }
+    __device__ __forceinline__ Step step() const { return cells.step(); }
+    __device__ __forceinline__ void advance(Depth &d, const Step &step) const { cells.advance(d, step); }
+    __device__ __forceinline__ Pixel place(const Depth &d) const {
         int h = d.at.high * down.dilation, w = d.at.middle * across.dilation;
-        return {d.left > 0 ? h : FAR, w, ((long long)h * image.W + w) * image.C + d.at.low};
+        return {(h * image.W + w) * image.C + d.c0 + d.at.low, d.left > 0 ? h : FAR, w, 0};
     }
-    __device__ __forceinline__ const T *address(int r, const Cell &cell, bool &wanted) const {
-        Corner corner = corners[r];
-        wanted = (unsigned)(corner.h + cell.h) < (unsigned)image.H && (unsigned)(corner.w + cell.w) < (unsigned)image.W;
-        return image.data + (wanted ? corner.offset + cell.offset : 0);
+    __device__ __forceinline__ const T *address(int r, const Pixel &cell, bool &wanted) const {
+        return meet(image, corners[r], cell, wanted);
     }
 };
 
-// a[(kh, kw, c), m] of WGRAD: the same, the other way round.
+// a[(kh, kw, c), m] of WGRAD: rows are cells, depths are positions.
 struct PatchesTransposed {
     Image image;
     Reach down, across;
-    int first;
-    long long end;
+    int channels, first, end;
 
-    struct Row {
-        int h, w, c;
-    };
     struct Depth {
-        Digits at;
+        Digits at;  // n, oh, ow
         int left;
     };
-    struct Step {
-        Digits digits;
-        int by;
-    };
+    typedef Digits Step;
+    typedef Pixel Row;
+    typedef Pixel Entry;
 
-    __device__ Radix radix() const { return {down.count, across.count}; }
-    __device__ Row row(int r) const {
-        Digits cell = Radix{across.taps, image.channels}.split(first + r);
-        if (cell.high >= down.taps) return {FAR, 0, 0};
-        return {down.start + cell.high * down.dilation, across.start + cell.middle * across.dilation,
-                image.c + cell.low};
+    __device__ __forceinline__ Radix radix() const { return {down.count, across.count}; }
+    __device__ __forceinline__ Row row(int r) const {
+        Digits cell = Radix{across.taps, channels}.split(first + r);
+        if (cell.high >= down.taps) return {0, FAR, 0, 0};
+        int h = cell.high * down.dilation, w = cell.middle * across.dilation;
+        return {(h * image.W + w) * image.C + cell.low, h, w, 0};
     }
-    __device__ Depth depth(long long k) const { return {radix().split(k), (int)(end - k)}; }
-    __device__ Step step(int by) const { return {radix().split(by), by}; }
+    __device__ __forceinline__ Depth depth(int k) const { return {radix().split(k), end - k}; }
+    __device__ __forceinline__ Step step() const { return radix().split(BK); }
     __device__ __forceinline__ void advance(Depth &d, const Step &step) const {
-        radix().add(d.at, step.digits);
-        d.left -= step.by;
+        radix().add(d.at, step);
+        d.left -= BK;
     }
-    __device__ __forceinline__ const T *address(const Row &row, const Depth &d, bool &wanted) const {
-        int h = row.h + d.at.middle * down.step, w = row.w + d.at.low * across.step;
-        wanted = d.left > 0 && (unsigned)h < (unsigned)image.H && (unsigned)w < (unsigned)image.W;
-        return image.data + (wanted ? (((long long)d.at.high * image.H + h) * image.W + w) * image.C + row.c : 0);
+    __device__ __forceinline__ Entry entry(const Depth &d) const {
+        int h = down.start + d.at.middle * down.step, w = across.start + d.at.low * across.step;
+        return {image.index(d.at.high, h, w), d.left > 0 ? h : FAR, w, 0};
+    }
+    __device__ __forceinline__ const T *address(const Row &row, const Entry &corner, bool &wanted) const {
+        return meet(image, corner, row, wanted);
     }
 };
 
-// b[n, k] of FORWARD: row n of the filters is a run of memory.
+// b[n, k] of FORWARD: a row of the filters is a run of memory, but for the order of the blocks.
 struct Filters {
     const T *data;
     int first, rows;
-    long long length;
+    Cells cells;
 
-    typedef long long Depth;
+    struct Depth {
+        int offset, cell, left;  // cell: counts the cells of a block, where there are several blocks
+    };
     typedef int Step;
-    typedef long long Cell;
 
-    __device__ Depth depth(long long k) const { return k; }
-    __device__ Step step(int by) const { return by; }
-    __device__ __forceinline__ void advance(Depth &k, Step by) const { k += by; }
-    __device__ __forceinline__ Cell cell(Depth k) const { return k; }
-    __device__ __forceinline__ const T *address(int r, Cell k, bool &wanted) const {
-        wanted = first + r < rows && k < length;
-        return data + (wanted ? (first + r) * length + k : 0);
+    __device__ __forceinline__ int length() const { return cells.count() * cells.channels; }
+    __device__ __forceinline__ Depth depth(int k) const {
+        if (!cells.has_blocks()) return {k, 0, cells.end - k};
+        int cell = k / BK % cells.count(), block = k / BK / cells.count();
+        return {cell * cells.channels + block * BK + k % BK, cell, cells.end - k};
+    }
+    __device__ __forceinline__ Step step() const { return cells.has_blocks() ? cells.channels : BK; }
+    __device__ __forceinline__ void advance(Depth &d, Step step) const {
+        d.offset += step, d.cell += cells.has_blocks(), d.left -= BK;
+        if (d.cell == cells.count()) d.cell = 0, d.offset -= length() - BK;
+    }
+    __device__ __forceinline__ Depth place(const Depth &d) const { return d; }
+    __device__ __forceinline__ const T *address(int r, const Depth &place, bool &wanted) const {
+        wanted = place.left > 0 && first + r < rows;
+        return data + ((first + r) * length() + place.offset);
     }
 };
 
-// b[c, (kh, kw, o)] of DGRAD: kh and kw count the cells of the phase.
+// b[c, k] of DGRAD, where k runs over the cells of a phase and their OC/G filters.
 struct FiltersTransposed {
     const T *data;
     Phase down, across;
-    int first, rows, channels, KH, KW;
-    long long end;
+    Cells cells;
+    int first, rows, KH, KW;
 
     typedef int Row;
-    struct Depth {
-        Digits at;
-        int left;
-    };
-    struct Step {
-        Digits digits;
-        int by;
-    };
+    typedef Cell Depth;
+    typedef Digits Step;
+    typedef int Entry;
 
-    __device__ Radix radix() const { return {max(across.reach.taps, 1), channels}; }
-    __device__ Row row(int r) const { return first + r; }
-    __device__ Depth depth(long long k) const { return {radix().split(k), (int)(end - k)}; }
-    __device__ Step step(int by) const { return {radix().split(by), by}; }
-    __device__ __forceinline__ void advance(Depth &d, const Step &step) const {
-        radix().add(d.at, step.digits);
-        d.left -= step.by;
-    }
-    __device__ __forceinline__ const T *address(Row c, const Depth &d, bool &wanted) const {
+    __device__ __forceinline__ Row row(int r) const { return first + r; }
+    __device__ __forceinline__ Depth depth(int k) const { return cells.at(k); }
+    __device__ __forceinline__ Step step() const { return cells.step(); }
+    __device__ __forceinline__ void advance(Depth &d, const Step &step) const { cells.advance(d, step); }
+    __device__ __forceinline__ Entry entry(const Depth &d) const {
         int kh = down.cell + down.cell_step * d.at.high, kw = across.cell + across.cell_step * d.at.middle;
-        wanted = d.left > 0 && c < rows;
-        return data + (wanted ? (((long long)d.at.low * KH + kh) * KW + kw) * rows + c : 0);
+        return d.left > 0 ? (((d.c0 + d.at.low) * KH + kh) * KW + kw) * rows : FAR;
+    }
+    __device__ __forceinline__ const T *address(Row c, Entry filter, bool &wanted) const {
+        wanted = filter >= 0 && c < rows;
+        return data + (filter + c);
     }
 };
 
 // b[o, m] of WGRAD: dy is a matrix with a position in every row.
 struct Gradient {
     const T *data;
-    int first, channels;
-    int OC;
-    long long end;
+    int first, channels, OC, end;
 
     typedef int Row;
-    typedef long long Depth;
+    typedef int Depth;
     typedef int Step;
+    typedef int Entry;
 
-    __device__ Row row(int r) const { return first + r; }
-    __device__ Depth depth(long long k) const { return k; }
-    __device__ Step step(int by) const { return by; }
+    __device__ __forceinline__ Row row(int r) const { return first + r; }
+    __device__ __forceinline__ Depth depth(int k) const { return k; }
+    __device__ __forceinline__ Step step() const { return BK; }
     __device__ __forceinline__ void advance(Depth &m, Step by) const { m += by; }
-    __device__ __forceinline__ const T *address(Row o, Depth m, bool &wanted) const {
-        wanted = o < channels && m < end;
-        return data + (wanted ? m * OC + o : 0);
+    __device__ __forceinline__ Entry entry(Depth m) const { return m < end ? m * OC : FAR; }
+    __device__ __forceinline__ const T *address(Row o, Entry position, bool &wanted) const {
+        wanted = position >= 0 && o < channels;
+        return data + (position + o);
     }
 };
 
 // ---- the kernel
 
+// RUN neighbours in memory, written at once where they lie so.
+template <typename S, int RUN>
+struct __align__(sizeof(S) * RUN) Run {
+    S v[RUN];
+};
+
 // Write the tile to y, or to this part's share of `parts`: element (r, n) to out[r] + n·stride.  out[r] < 0: no row.
+// `together`: runs of columns lie together, and none reaches over the last column.
 template <typename TileA, typename TileB>
-__device__ __forceinline__ void write(const Sums<TileA, TileB> &sums, const long long *out, int first, int columns,
-                                      long long stride, const T *bias, T *y, A *parts, bool add) {
-    sums.each([&](int r, int n, A sum) {
-        if (out[r] < 0 || first + n >= columns) return;
-        long long i = out[r] + (first + n) * stride;
-        if (parts) {
-            parts[i] = sum;
-        } else {
-            if (bias) sum += get(bias[first + n]);
+__device__ __forceinline__ void write(const Sums<TileA, TileB> &sums, const int *out, int first, int columns, int stride,
+                                      bool together, const T *bias, T *y, A *parts, bool add) {
+    constexpr int RUN = Sums<TileA, TileB>::RUN;
+    sums.each([&](int r, int n, const A *run) {
+        n += first;
+        if (out[r] < 0 || n >= columns) return;
+        if (together) {
+            int i = out[r] + n;
+            Run<A, RUN> own;
+            Run<T, RUN> rounded;
+#pragma unroll
+            for (int e = 0; e < RUN; e++) {
+                own.v[e] = run[e];
+                A sum = run[e];
+                if (bias) sum += get(bias[n + e]);
+                if (add) sum += get(y[i + e]);
+                put(rounded.v[e], sum);
+            }
+            if (parts)
+                *(Run<A, RUN> *)(parts + i) = own;
+            else
+                *(Run<T, RUN> *)(y + i) = rounded;
+            return;
+        }
+#pragma unroll
+        for (int e = 0; e < RUN && n + e < columns; e++) {
+            int i = out[r] + (n + e) * stride;
+            A sum = run[e];
+            if (parts) {
+                parts[i] = sum;
+                continue;
+            }
+            if (bias) sum += get(bias[n + e]);
             if (add) sum += get(y[i]);
             put(y[i], sum);
         }
@@ -233,102 +287,87 @@ __device__ __forceinline__ void write(const Sums<TileA, TileB> &sums, const long
 }
 
 // y (of `size` elements) from an image and a matrix: (x, w), (dy, w) or (x, dy).  With `parts` (splits, size) given, the
-// sums go there and not to y.  `add`: y += instead of =.
-extern "C" __global__ void __launch_bounds__(BLOCK) convolve(const T *__restrict__ image, const T *__restrict__ matrix,
-    const T *__restrict__ bias, T *__restrict__ y, A *__restrict__ parts, long long size, int splits, int row_tiles,
-    bool add, SIZES) {
+// sums go there and not to y.  `add`: y += instead of =.  No array may have more than 2^30 elements.
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) convolve(const T *__restrict__ image, const T *__restrict__ matrix,
+    const T *__restrict__ bias, T *__restrict__ y, A *__restrict__ parts, int size, int splits, int row_tiles, bool add,
+    SIZES) {
     DYNAMIC_SHARED(T, shared);
-    __shared__ long long out[BM];
+    __shared__ int out[BM];
     int CG = C / G, OCG = OC / G;
     const int COLUMNS = PASS == DGRAD ? CG : OCG;
-    int column_tiles = (COLUMNS + BN - 1) / BN;
-    unsigned rest = blockIdx.x;
+    unsigned rest = blockIdx.x, column_tiles = (COLUMNS + BN - 1) / BN;
     int column = rest % column_tiles * BN;
     rest /= column_tiles;
-    long long row = (long long)(rest % row_tiles) * BM;
+    int row = rest % row_tiles * BM;
     rest /= row_tiles;
-    int group = rest % G;
-    rest /= G;
+    int group = G == 1 ? 0 : rest % G;
+    if (G > 1) rest /= G;
 #if PASS == DGRAD
-    __shared__ Corner corners[BM];
     int phases_across = min(SW, W), phases_down = min(SH, H);
     int w0 = rest % phases_across, h0 = rest / phases_across % phases_down, part = rest / phases_across / phases_down;
     Phase down(h0, H, KH, SH, PH, DH), across(w0, W, KW, SW, PW, DW);
-    long long rows = (long long)N * down.reach.count * across.reach.count;
-    long long depth = (long long)down.reach.taps * across.reach.taps * OCG;
-#elif PASS == FORWARD
-    __shared__ Corner corners[BM];
-    int part = rest;
-    Reach down = {-PH, OH, SH, KH, DH}, across = {-PW, OW, SW, KW, DW};
-    long long rows = (long long)N * OH * OW, depth = (long long)KH * KW * CG;
+    int rows = N * down.reach.count * across.reach.count, depth = down.reach.taps * across.reach.taps * OCG;
 #else
     int part = rest;
     Reach down = {-PH, OH, SH, KH, DH}, across = {-PW, OW, SW, KW, DW};
-    long long rows = (long long)KH * KW * CG, depth = (long long)N * OH * OW;
+    int rows = PASS == FORWARD ? N * OH * OW : KH * KW * CG, depth = PASS == FORWARD ? KH * KW * CG : N * OH * OW;
 #endif
     if (row >= rows) return;  // a smaller phase
 
-    long long each = ((depth + BK - 1) / BK + splits - 1) / splits * BK;
-    long long begin = min(part * each, depth), end = min(begin + each, depth);
-    int steps = (int)((end - begin + BK - 1) / BK);
-    if (parts) parts += part * size;
+    int steps = (depth + BK - 1) / BK, each = splits == 1 ? steps : (steps + splits - 1) / splits;
+    int begin = min(part * each, steps);
+    steps = min(each, steps - begin), begin *= BK;
 #if PASS == WGRAD
-    for (int r = threadIdx.x; r < BM; r += BLOCK) out[r] = row + r < rows ? row + r : -1;
-    PatchesTransposed a = {{image, H, W, C, group * CG, CG}, down, across, (int)row, end};
-    Gradient b = {matrix + group * OCG, column, OCG, OC, end};
     typedef ByDepth<BM> TileA;
     typedef ByDepth<BN> TileB;
-    long long stride = rows, first = (long long)group * OCG * rows;
+    __shared__ TileA::Table<PatchesTransposed> corners;
+    __shared__ TileB::Table<Gradient> positions;
+    for (int r = threadIdx.x; r < BM; r += BLOCK) out[r] = row + r < rows ? row + r : -1;
+    int end = min(begin + steps * BK, depth);
+    PatchesTransposed a = {{image, H, W, C, group * CG}, down, across, CG, row, end};
+    Gradient b = {matrix + group * OCG, column, OCG, OC, end};
+    TileA::Loader<VA, PatchesTransposed> load_a(a, corners, begin, 0);
+    TileB::Loader<VB, Gradient> load_b(b, positions, begin, 32);
+    int stride = rows, first = group * OCG * rows;
 #else
-#if PASS == FORWARD
-    Image from = {image, H, W, C, group * CG, CG};
-    Radix positions = {down.count, across.count};
-    Patches a = {from, down, across, corners, end};
-    Filters b = {matrix + (long long)group * OCG * depth, column, OCG, depth};
-    typedef ByRow<BN> TileB;
-    long long first = group * OCG;
-#else
-    Image from = {image, OH, OW, OC, group * OCG, OCG};
-    Radix positions = {down.reach.count, across.reach.count};
-    Patches a = {from, down.reach, across.reach, corners, end};
-    FiltersTransposed b = {matrix + (long long)group * OCG * KH * KW * CG, down, across, column, CG, OCG, KH, KW, end};
-    typedef ByDepth<BN> TileB;
-    long long first = group * CG;
-#endif
+    __shared__ Pixel corners[BM];
     typedef ByRow<BM> TileA;
+#if PASS == FORWARD
+    Patches a = {{image, H, W, C, group * CG}, down, across, {KH, KW, CG, depth}, corners};
+    Filters b = {matrix + group * OCG * depth, column, OCG, a.cells};
+    typedef ByRow<BN> TileB;
+    TileB::Loader<VB, Filters> load_b(b, begin);
+    int first = group * OCG;
+#else
+    typedef ByDepth<BN> TileB;
+    __shared__ TileB::Table<FiltersTransposed> filters;
+    Cells cells = {down.reach.taps, across.reach.taps, OCG, depth};
+    Patches a = {{image, OH, OW, OC, group * OCG}, down.reach, across.reach, cells, corners};
+    FiltersTransposed b = {matrix + group * OCG * KH * KW * CG, down, across, cells, column, CG, KH, KW};
+    TileB::Loader<VB, FiltersTransposed> load_b(b, filters, begin, 0);
+    int first = group * CG;
+#endif
+    TileA::Loader<VA, Patches> load_a(a, begin);
     for (int r = threadIdx.x; r < BM; r += BLOCK) {
-        corners[r] = {0, FAR, 0};
+        corners[r] = {0, FAR, 0, 0};
         out[r] = -1;
         if (row + r >= rows) continue;
-        Digits at = positions.split(row + r);
+        Digits at = Radix{a.down.count, a.across.count}.split(row + r);
         int h = a.down.start + a.down.step * at.middle, w = a.across.start + a.across.step * at.low;
-        corners[r] = {(((long long)at.high * from.H + h) * from.W + w) * from.C + from.c, h, w};
+        corners[r] = {a.image.index(at.high, h, w), h, w, 0};
 #if PASS == FORWARD
         out[r] = (row + r) * OC;
 #else
-        out[r] = (((long long)at.high * H + h0 + SH * at.middle) * W + w0 + SW * at.low) * C;
+        out[r] = ((at.high * H + h0 + SH * at.middle) * W + w0 + SW * at.low) * C;
 #endif
     }
-    const long long stride = 1;
+    const int stride = 1;
 #endif
+    for (int s = 0; s < STAGES; s++) load_a.prepare(s), load_b.prepare(s);
     __syncthreads();
     Sums<TileA, TileB> sums;
-    typename TileA::template Loader<VA, decltype(a)> load_a(a, begin);
-    typename TileB::template Loader<VB, decltype(b)> load_b(b, begin);
     block_product<TileA, TileB>(load_a, load_b, steps, shared, sums);
-    write(sums, out, column, COLUMNS, stride, bias ? bias + first : bias, y + first, parts ? parts + first : parts, add);
-}
-
-// y[i] = Σ_s parts[s, i] + bias[i % OC], or added to y; s from 0 up.  bias may be null.
-// Reads parts (splits, size) once, writes y (size,).
-extern "C" __global__ void add_parts(const A *__restrict__ parts, int splits, long long size,
-                                     const T *__restrict__ bias, int OC, T *__restrict__ y, bool add) {
-    for (EACH(i, size)) {
-        A sum = 0;
-#pragma unroll 4
-        for (int s = 0; s < splits; s++) sum += parts[s * size + i];
-        if (bias) sum += get(bias[i % OC]);
-        if (add) sum += get(y[i]);
-        put(y[i], sum);
-    }
+    bool together = stride == 1 && COLUMNS % Sums<TileA, TileB>::RUN == 0 && size % Sums<TileA, TileB>::RUN == 0;
+    if (parts) parts += (long long)part * size + first;
+    write(sums, out, column, COLUMNS, stride, together, bias ? bias + first : bias, y + first, parts, add);
 }

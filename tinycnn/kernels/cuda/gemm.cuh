@@ -19,13 +19,19 @@ constexpr int E = 16 / sizeof(T);  // elements in 16 bytes, the longest load
 
 static_assert(BM % WM == 0 && BN % WN == 0 && STAGES >= 2, "warps must cover the tile");
 
+// How many blocks should have room on a multiprocessor, going by the registers that a thread needs: its sums, and about
+// as many more as are added here.
+constexpr int REGISTERS = BM * BN / BLOCK * (int)(sizeof(A) / 4) + (TENSOR ? 64 : 120);
+constexpr int RESIDENT = 65536 / (BLOCK * REGISTERS) > 1 ? 65536 / (BLOCK * REGISTERS) : 1;
+
 // ---- instructions of the GPU (tests/cuda_shim.h has them in plain C++)
 
 #ifndef TINYCNN_SHIM
-// Begin to copy BYTES to shared memory, or that many zeros if the source is not `wanted`.
+// Begin to copy BYTES to shared memory, `offset` elements from `shared` on; or that many zeros if the source is not
+// `wanted`, which may then lie anywhere.
 template <int BYTES>
-__device__ __forceinline__ void copy_async(void *shared, const void *global, bool wanted) {
-    unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+__device__ __forceinline__ void copy_async(T *shared, int offset, const T *global, bool wanted) {
+    unsigned to = (unsigned)__cvta_generic_to_shared(shared) + offset * sizeof(T);
     int bytes = wanted ? BYTES : 0;
     if constexpr (BYTES == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
@@ -33,7 +39,7 @@ __device__ __forceinline__ void copy_async(void *shared, const void *global, boo
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(bytes)
                      : "memory");
     else
-        *(unsigned short *)shared = wanted ? *(const unsigned short *)global : 0;
+        *(unsigned short *)(shared + offset) = wanted ? *(const unsigned short *)global : 0;
 }
 // What was begun since the last call is one group.
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -43,18 +49,14 @@ __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Four 8×8 matrices of 16-bit elements (8×4 of 32-bit ones): lane l brings the address of row l % 8 of matrix l / 8,
-// and gets row l / 4 of each, word l % 4.  `_trans`: of the transposed matrices, 16-bit elements only.
-__device__ __forceinline__ void mma_load(unsigned r[4], const void *p) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(p)));
-}
-__device__ __forceinline__ void mma_load_trans(unsigned r[4], const void *p) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(p)));
-}
+// Four 8×8 matrices of 16-bit elements (8×4 of 32-bit ones): lane l says where row l % 8 of matrix l / 8 is, and gets
+// row l / 4 of each, word l % 4.  `_trans`: of the transposed matrices, 16-bit elements only.
+#define MMA_LOAD(variant)                                                                          \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" variant ".shared.b16 {%0, %1, %2, %3}, [%4];"         \
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                                      \
+                 : "r"((unsigned)__cvta_generic_to_shared(shared) + offset * (unsigned)sizeof(T)) : "memory")
+__device__ __forceinline__ void mma_load(unsigned r[4], const T *shared, int offset) { MMA_LOAD(""); }
+__device__ __forceinline__ void mma_load_trans(unsigned r[4], const T *shared, int offset) { MMA_LOAD(".trans"); }
 // To the nearest number of 8 + 10 bits, ties away from zero.
 __device__ __forceinline__ unsigned to_tf32(unsigned x) {
     unsigned y;
@@ -89,8 +91,8 @@ struct Digits {
 struct Radix {
     int middle, low;
 
-    __device__ __forceinline__ Digits split(long long n) const {
-        long long rest = n / low;
+    __device__ __forceinline__ Digits split(unsigned n) const {
+        unsigned rest = n / low;
         return {(int)(rest / middle), (int)(rest % middle), (int)(n % low)};
     }
     // Digit by digit, each with at most one carry.
@@ -108,8 +110,9 @@ struct Radix {
 template <int ROWS>
 struct ByRow {
     static constexpr int STRIDE = BK + E, SIZE = ROWS * STRIDE;
+    static __device__ __forceinline__ int at(int row, int k) { return row * STRIDE + k; }
 
-    // Copy the tile: V elements along the depth at a time.  map.row_at(r) is row r of the tile.
+    // Copy the tile: V elements along the depth at a time.  The map has a table of the rows, if it needs one.
     template <int V, typename Map>
     struct Loader {
         static constexpr int CHUNKS = BK / V, STEP = BLOCK / CHUNKS;
@@ -118,18 +121,27 @@ struct ByRow {
         typename Map::Depth depth;
         typename Map::Step step;
 
-        __device__ Loader(const Map &map, long long k)
-            : map(map), depth(map.depth(k + threadIdx.x % CHUNKS * V)), step(map.step(BK)) {}
+        __device__ __forceinline__ Loader(const Map &map, int k)
+            : map(map), depth(map.depth(k + threadIdx.x % CHUNKS * V)), step(map.step()) {}
 
-        __device__ __forceinline__ void load(T *tile) {
-            auto cell = map.cell(depth);
+        __device__ __forceinline__ void prepare(int) {}
+
+        // Addresses first, then copies: they depend on shared memory themselves, and to read it between copies is slow.
+        __device__ __forceinline__ void load(T *tile, int) {
+            constexpr int LOADS = (ROWS + STEP - 1) / STEP, BATCH = LOADS < 4 ? LOADS : 4;
+            auto place = map.place(depth);
+            int own = threadIdx.x / CHUNKS;
+            T *to = tile + own * STRIDE + threadIdx.x % CHUNKS * V;
 #pragma unroll
-            for (int first = 0; first < ROWS; first += STEP) {
-                int r = first + threadIdx.x / CHUNKS;
-                if (ROWS % STEP != 0 && r >= ROWS) break;
-                bool wanted;
-                const T *from = map.address(r, cell, wanted);
-                copy_async<V * sizeof(T)>(tile + r * STRIDE + threadIdx.x % CHUNKS * V, from, wanted);
+            for (int i = 0; i < LOADS; i += BATCH) {
+                const T *from[BATCH];
+                bool wanted[BATCH];
+#pragma unroll
+                for (int j = 0; j < BATCH; j++) from[j] = map.address((i + j) * STEP + own, place, wanted[j]);
+#pragma unroll
+                for (int j = 0; j < BATCH; j++)
+                    if (ROWS % STEP == 0 || (i + j) * STEP + own < ROWS)
+                        copy_async<V * sizeof(T)>(to, (i + j) * STEP * STRIDE, from[j], wanted[j]);
             }
             map.advance(depth, step);
         }
@@ -152,11 +164,11 @@ struct ByRow {
     // For tensor cores: rows first…first + 15 and 32 bytes of depth from k on.
     static __device__ __forceinline__ void fetch_a(const T *tile, int first, int k, unsigned a[4]) {
         int lane = threadIdx.x % 32;
-        mma_load(a, tile + (first + lane % 16) * STRIDE + k + lane / 16 * E);
+        mma_load(a, tile + lane % 16 * STRIDE + lane / 16 * E, first * STRIDE + k);
     }
     static __device__ __forceinline__ void fetch_b(const T *tile, int first, int k, unsigned b[4]) {
         int lane = threadIdx.x % 32;
-        mma_load(b, tile + (first + lane % 8 + lane / 16 * 8) * STRIDE + k + lane / 8 % 2 * E);
+        mma_load(b, tile + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * E, first * STRIDE + k);
     }
 };
 
@@ -165,30 +177,54 @@ struct ByRow {
 template <int ROWS>
 struct ByDepth {
     static constexpr int STRIDE = ROWS + 8, SIZE = BK * STRIDE;
+    static __device__ __forceinline__ int at(int row, int k) { return k * STRIDE + row; }
 
-    // Copy the tile: V rows at a time.
+    // Where the depths of STAGES steps lie, in shared memory.  Written step by step, by BK threads, each of which keeps to
+    // its place in a step; where the next one is they remember here too, as registers are scarce.
+    template <typename Map>
+    struct Table {
+        typename Map::Entry entries[STAGES * BK];
+        typename Map::Depth depths[BK];
+    };
+
+    // Copy the tile: V rows at a time.  Threads from `helper` on write the table.
     template <int V, typename Map>
     struct Loader {
         static constexpr int CHUNKS = ROWS / V, STEP = BLOCK / CHUNKS < BK ? BLOCK / CHUNKS : BK;
         static_assert(BLOCK % CHUNKS == 0 && BK % STEP == 0, "every thread keeps to its rows");
         const Map &map;
+        Table<Map> &table;
         typename Map::Row row;
-        typename Map::Depth depth;
         typename Map::Step step;
+        int t;
 
-        __device__ Loader(const Map &map, long long k)
-            : map(map), row(map.row(threadIdx.x % CHUNKS * V)), depth(map.depth(k + threadIdx.x / CHUNKS)),
-              step(map.step(STEP)) {}
+        __device__ __forceinline__ Loader(const Map &map, Table<Map> &table, int k, int helper)
+            : map(map), table(table), row(map.row(threadIdx.x % CHUNKS * V)), step(map.step()), t(threadIdx.x - helper) {
+            if ((unsigned)t < BK) table.depths[t] = map.depth(k + t);
+        }
 
-        __device__ __forceinline__ void load(T *tile) {
+        __device__ __forceinline__ void prepare(int slot) {
+            if ((unsigned)t >= BK) return;
+            auto depth = table.depths[t];
+            table.entries[slot * BK + t] = map.entry(depth);
+            map.advance(depth, step);
+            table.depths[t] = depth;
+        }
+        __device__ __forceinline__ void load(T *tile, int slot) {
+            constexpr int LOADS = BK / STEP, BATCH = LOADS < 4 ? LOADS : 4;
             int own = threadIdx.x / CHUNKS;
+            if (BLOCK / CHUNKS > BK && own >= BK) return;
+            T *to = tile + own * STRIDE + threadIdx.x % CHUNKS * V;
+            const typename Map::Entry *entries = table.entries + slot * BK + own;
 #pragma unroll
-            for (int first = 0; first < BK; first += STEP) {
-                bool wanted;
-                const T *from = map.address(row, depth, wanted);
-                if (BLOCK / CHUNKS <= BK || own < BK)
-                    copy_async<V * sizeof(T)>(tile + (first + own) * STRIDE + threadIdx.x % CHUNKS * V, from, wanted);
-                map.advance(depth, step);
+            for (int i = 0; i < LOADS; i += BATCH) {
+                const T *from[BATCH];
+                bool wanted[BATCH];
+#pragma unroll
+                for (int j = 0; j < BATCH; j++) from[j] = map.address(row, entries[(i + j) * STEP], wanted[j]);
+#pragma unroll
+                for (int j = 0; j < BATCH; j++)
+                    copy_async<V * sizeof(T)>(to, (i + j) * STEP * STRIDE, from[j], wanted[j]);
             }
         }
     };
@@ -209,7 +245,7 @@ struct ByDepth {
     static __device__ __forceinline__ void fetch_a(const T *tile, int first, int k, unsigned a[4]) {
         int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         if constexpr (sizeof(T) == 2) {
-            mma_load_trans(a, tile + (k + lane % 8 + lane / 16 * 8) * STRIDE + first + lane / 8 % 2 * 8);
+            mma_load_trans(a, tile + (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8, k * STRIDE + first);
         } else {
             const unsigned *at = (const unsigned *)(tile + (k + t) * STRIDE + first + g);
             a[0] = at[0], a[1] = at[8], a[2] = at[4 * STRIDE], a[3] = at[4 * STRIDE + 8];
@@ -218,7 +254,7 @@ struct ByDepth {
     static __device__ __forceinline__ void fetch_b(const T *tile, int first, int k, unsigned b[4]) {
         int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         if constexpr (sizeof(T) == 2) {
-            mma_load_trans(b, tile + (k + lane % 8 + lane / 8 % 2 * 8) * STRIDE + first + lane / 16 * 8);
+            mma_load_trans(b, tile + (lane % 8 + lane / 8 % 2 * 8) * STRIDE + lane / 16 * 8, k * STRIDE + first);
         } else {
             const unsigned *at = (const unsigned *)(tile + (k + t) * STRIDE + first + g);
             b[0] = at[0], b[1] = at[4 * STRIDE], b[2] = at[8], b[3] = at[4 * STRIDE + 8];
@@ -235,14 +271,15 @@ struct Sums {
     float c[WM / 16][WN / 8][4] = {};
 
     __device__ __forceinline__ void multiply(const T *a_tile, const T *b_tile) {
-        int warp = threadIdx.x / 32, m = warp / WARPS_N * WM, n = warp % WARPS_N * WN;
+        int warp = threadIdx.x / 32;
+        const T *a_own = a_tile + TileA::at(warp / WARPS_N * WM, 0), *b_own = b_tile + TileB::at(warp % WARPS_N * WN, 0);
 #pragma unroll
         for (int k = 0; k < BK; k += DEPTH) {
             unsigned a[WM / 16][4], b[WN / 16][4];
 #pragma unroll
-            for (int i = 0; i < WM / 16; i++) TileA::fetch_a(a_tile, m + 16 * i, k, a[i]), round(a[i]);
+            for (int i = 0; i < WM / 16; i++) TileA::fetch_a(a_own, 16 * i, k, a[i]), round(a[i]);
 #pragma unroll
-            for (int j = 0; j < WN / 16; j++) TileB::fetch_b(b_tile, n + 16 * j, k, b[j]), round(b[j]);
+            for (int j = 0; j < WN / 16; j++) TileB::fetch_b(b_own, 16 * j, k, b[j]), round(b[j]);
 #pragma unroll
             for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -255,7 +292,8 @@ struct Sums {
             for (int i = 0; i < 4; i++) r[i] = to_tf32(r[i]);
     }
 
-    // store(row, column, sum), of the tile, for every sum of this thread
+    // store(row, column, sums) for every run of sums that this thread has: RUN neighbours in a row of the tile.
+    static constexpr int RUN = 2;
     template <typename Store>
     __device__ __forceinline__ void each(Store store) const {
         int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -263,9 +301,9 @@ struct Sums {
 #pragma unroll
         for (int i = 0; i < WM / 16; i++)
 #pragma unroll
-            for (int j = 0; j < WN / 8; j++)
+            for (int e = 0; e < 4; e += 2)
 #pragma unroll
-                for (int e = 0; e < 4; e++) store(m + 16 * i + e / 2 * 8, n + 8 * j + e % 2, c[i][j][e]);
+                for (int j = 0; j < WN / 8; j++) store(m + 16 * i + e / 2 * 8, n + 8 * j, &c[i][j][e]);
     }
 };
 #else
@@ -291,6 +329,7 @@ struct Sums {
         }
     }
 
+    static constexpr int RUN = 1;
     template <typename Store>
     __device__ __forceinline__ void each(Store store) const {
         int warp = threadIdx.x / 32, lane = threadIdx.x % 32, m = warp / WARPS_N * WM, n = warp % WARPS_N * WN;
@@ -298,18 +337,19 @@ struct Sums {
         for (int i = 0; i < TM; i++)
 #pragma unroll
             for (int j = 0; j < TN; j++)
-                store(m + TileA::template row_of<8>(lane / 4, i), n + TileB::template row_of<4>(lane % 4, j), c[i][j]);
+                store(m + TileA::template row_of<8>(lane / 4, i), n + TileB::template row_of<4>(lane % 4, j), &c[i][j]);
     }
 };
 #endif
 
-// Add `steps` steps of BK to the sums of the block's tile.  Every thread must call it.
+// Add `steps` steps of BK to the sums of the block's tile.  Every thread must call it, a barrier after the first STAGES
+// steps were prepared.
 template <typename TileA, typename TileB, typename LoadA, typename LoadB>
 __device__ __forceinline__ void block_product(LoadA &a, LoadB &b, int steps, T *shared, Sums<TileA, TileB> &sums) {
     constexpr int STAGE = TileA::SIZE + TileB::SIZE;
     auto load = [&](int stage) {
-        a.load(shared + stage * STAGE);
-        b.load(shared + stage * STAGE + TileA::SIZE);
+        a.load(shared + stage * STAGE, stage);
+        b.load(shared + stage * STAGE + TileA::SIZE, stage);
     };
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
@@ -320,10 +360,13 @@ __device__ __forceinline__ void block_product(LoadA &a, LoadB &b, int steps, T *
     for (int i = 0; i < steps; i++) {
         copy_wait<STAGES - 2>();
         __syncthreads();  // step i is there for all threads; and all are done with step i - 1, whose place is free
-        if (i + STAGES - 1 < steps) load(free);
+        if (i + STAGES - 1 < steps) {
+            load(free);
+            a.prepare(stage), b.prepare(stage);  // of step i + STAGES; nobody needs those of step i any more
+        }
         copy_commit();
         sums.multiply(shared + stage * STAGE, shared + stage * STAGE + TileA::SIZE);
+        free = stage;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
-        free = free + 1 == STAGES ? 0 : free + 1;
     }
 }

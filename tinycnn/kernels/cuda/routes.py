@@ -22,9 +22,9 @@ import numpy as np
 from ...backend import Array
 from ..conv.plan import Problem, preferred
 from ..window import Window
-from . import conv, depthwise, im2col
+from . import conv, depthwise, gemm, im2col
 
-TILES = {tile.name: tile for tile in conv.TILES}
+TILES = {tile.name: tile for tile in gemm.TILES}
 ROUTES = ("implicit", "direct", "im2col", *TILES)
 MOST_COLS = 1 << 28
 """Bytes of patches that are worth measuring `im2col` with."""
@@ -43,7 +43,7 @@ class Routes(NamedTuple):
         return self.forward if len(set(self)) == 1 else " ".join(self)
 
 
-PASSES = dict(zip(Routes._fields, (conv.FORWARD, conv.DGRAD, conv.WGRAD), strict=True))
+PASSES = dict(zip(Routes._fields, gemm.PASSES, strict=True))
 
 
 def is_known(algorithm: str) -> bool:
