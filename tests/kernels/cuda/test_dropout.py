@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinycnn import Checkpointed, Dropout, Dropout2d, Sequential, StochasticDepth
+from tinycnn.kernels.cuda import dropout as twins
 from tinycnn.kernels.dropout import dropout, dropout_backward
 
 KINDS = {
@@ -27,6 +28,7 @@ def both_ways(gpu, x, key, step, p, parts):
     """y, dx and the place afterwards, on the device."""
     place, x = gpu.asarray(np.array([key, step], np.uint64)), gpu.asarray(x)
     y, mask = dropout(x, place, p, parts)
+    dropout_backward(x, mask, p, parts)  # moves nothing on
     return y.get(), dropout_backward(x, mask, p, parts).get(), place.get().tolist()
 
 
@@ -54,7 +56,10 @@ def test_it_is_its_specification_to_the_last_bit(gpu, monkeypatch, backwards, dt
 
 @pytest.mark.parametrize("p", [0.5, 0.3])
 @pytest.mark.parametrize("size", [0, 1, 31, 1023, 1024, 1025, 9000])
-def test_rows_of_any_length(gpu, p, size):
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_rows_of_any_length(gpu, monkeypatch, p, size, blocks):
+    if blocks:
+        monkeypatch.setattr(twins, "blocks_for", lambda n: blocks)
     x = np.random.default_rng(0).uniform(1, 2, size).astype(np.float32)
     wanted, _ = dropout(x, np.array([3, 4], np.uint64), p, x.shape)
     y, dx, after = both_ways(gpu, x, 3, 4, p, x.shape)
@@ -63,12 +68,11 @@ def test_rows_of_any_length(gpu, p, size):
     assert after == [3, 5]
 
 
-def test_more_channels_than_a_block_has_threads(gpu):
-    x = np.random.default_rng(0).uniform(1, 2, (2, 3, 2, 1300)).astype(np.float32)
-    for shape in (x, x[:, :, :, :1299].copy()):
-        parts = KINDS["channels"](*shape.shape)
-        wanted, _ = dropout(shape, np.array([3, 4], np.uint64), 0.5, parts)
-        np.testing.assert_array_equal(both_ways(gpu, shape, 3, 4, 0.5, parts)[0], wanted)
+@pytest.mark.parametrize("shape", [(2, 3, 2, 1300), (2, 3, 2, 1299), (2, 30, 20, 24), (2, 30, 20, 3)])
+def test_more_channels_than_threads_and_more_pixels(gpu, shape):
+    x, parts = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32), KINDS["channels"](*shape)
+    wanted, _ = dropout(x, np.array([3, 4], np.uint64), 0.5, parts)
+    np.testing.assert_array_equal(both_ways(gpu, x, 3, 4, 0.5, parts)[0], wanted)
 
 
 def test_memory_that_is_not_aligned(gpu):

@@ -69,7 +69,7 @@ struct Team {
         for (int mask = 16; mask > 0; mask /= 2) x = larger(x, __shfl_xor_sync(FULL_WARP, x, mask));
         if (!BLOCK) return x;
         __shared__ A parts[32];
-        __syncthreads();  // those of the row before may still be read
+        // those of the row before are read no more: there were sums since, with barriers of their own
         if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
         __syncthreads();
         for (int w = 0; w < (int)blockDim.x / 32; w++) x = larger(x, parts[w]);
