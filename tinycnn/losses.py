@@ -48,7 +48,7 @@ from .backend import Array, array_module, is_device_array
 from .kernels.loss import Reduction, binary_cross_entropy, cross_entropy, squared_error
 
 FLOATS = ("float32", "float64")
-NONE_OUTSIDE = 2**64 - 1
+NONE_OUTSIDE = 2**63 - 1
 """Where labels out of range are noted, if there is none."""
 HALVES = ("float16", "bfloat16")
 """What logits may be on a GPU.  The loss, targets and weights are float32 then."""
