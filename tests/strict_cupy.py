@@ -165,6 +165,12 @@ def _asarray(x, dtype=None, order="C"):
     return _device(np.array(x, dtype=dtype, order=order))
 
 
+def _array(x, dtype=None, copy=True, order="K"):
+    if isinstance(x, ndarray) and copy:
+        return x.astype(dtype or x.dtype, order=order)
+    return _asarray(x, dtype, order)
+
+
 def _method(name):
     function = getattr(np.ndarray, name)
 
@@ -222,7 +228,7 @@ def make():
         setattr(module, name, wrapped)
     module.ndarray = ndarray
     module.RawModule = RawModule
-    module.asarray = module.array = _asarray
+    module.asarray, module.array = _asarray, _array
     module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     module.lib.stride_tricks.sliding_window_view = _sliding_window_view
     module.cuda = fake_cuda.make(ndarray)

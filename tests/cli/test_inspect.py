@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tinycnn import contract, models
+from tinycnn import backend, contract, models
 from tinycnn.layers import Conv2d
 
 
@@ -52,6 +52,16 @@ def test_gradcheck_of_some_layers(command):
     assert [line.split("  ")[0] for line in lines[:-1]] == ["Linear", "Linear no bias", "ReLU"]
     assert all(line.endswith("ok") and "e-" in line for line in lines[:-1])
     assert lines[-1] == "3 of 3 cases agree"
+
+
+def test_gradcheck_on_a_gpu(command, gpu):
+    assert command("gradcheck", "Linear", "Dropout", "BatchNorm2d", "--device", "cuda") == 0
+    assert command.out.splitlines()[-1].endswith("cases agree")
+
+
+def test_gradcheck_without_a_gpu(command, monkeypatch):
+    monkeypatch.setattr(backend, "cuda_problem", lambda: "there is none")
+    assert "device 'cuda' cannot be used: there is none" in command.refused("gradcheck", "--device", "cuda")
 
 
 def test_gradcheck_takes_the_whole_table_by_default(command, monkeypatch):

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tinycnn import parallel
+from tinycnn import data, parallel
 from tinycnn.train import checkpoint
 
 QUICK = ("--epochs", 1, "--batch-size", 500)
@@ -156,6 +156,44 @@ def test_no_gpu(command, monkeypatch):
     assert "device 'cuda' cannot be used: CuPy is not installed: do this" in command.refused(
         "train", "--device", "cuda"
     )
+
+
+def few_digits(monkeypatch, count):
+    full = data.load
+    monkeypatch.setattr(data, "load", lambda *a, **k: full(*a, **k).subset(np.arange(count)))
+
+
+def test_on_a_gpu(command, gpu, monkeypatch):
+    few_digits(monkeypatch, 48)
+    small = ["--epochs", "2", "--batch-size", "8", "--val-fraction", "0", "--device", "cuda"]
+    assert command("train", *small, "--out", "a") == 0
+    title, *_ = command.out.splitlines()
+    assert "cuda (stand-in), float32" in title or "cuda (NVIDIA" in title
+    lines = [line for line in command.out.splitlines() if "launched" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("steps are launched as one CUDA graph each; ")
+    assert "held by the pool" in lines[0]
+    assert "by the CUDA graph" in lines[0]
+    assert command.err == ""
+
+
+def test_out_of_a_gpus_memory(command, gpu, monkeypatch):
+    few_digits(monkeypatch, 48)
+    pool = gpu.get_default_memory_pool()
+    pool.set_limit(size=pool.used_bytes() + (1 << 21))
+    try:
+        code = command("train", "--epochs", "1", "--batch-size", "40", "--device", "cuda", "--out", "a", "--quiet")
+    finally:
+        pool.set_limit(size=0)
+    assert code == 1
+    (line,) = command.err.splitlines()
+    assert "the GPU is out of memory with 40 images of 1×32×32 in a batch: " in line
+    assert "use a smaller batch" in line
+    assert line.endswith("go on with tinycnn train --resume a")
+
+
+def test_precisions_of_gpus_on_a_cpu(command):
+    assert "--precision 'bf16' is for networks on a GPU" in command.refused("train", "--precision", "bf16")
 
 
 def test_an_output_folder_that_cannot_be_written(command, tmp_path):

@@ -271,3 +271,26 @@ def test_copies_are_equal_and_independent(copy_of):
     assert all(is_channels_last(p.data) and is_channels_last(p.grad) for p in other.parameters())
     other.fc.weight.data.fill(0)
     assert (model.fc.weight.data != 0).any()
+
+
+def test_arrays_on_two_devices_are_told_apart(gpu):
+    from tinycnn import to_device
+
+    layer, x = Linear(3, 2), np.ones((1, 3), np.float32)
+    with pytest.raises(LayerError, match=r"input is on GPU 0, parameters are on the CPU: move the layers with \.to"):
+        layer(to_device(x, "cuda"))
+    layer.to("cuda")
+    with pytest.raises(LayerError, match=r"Linear\(3, 2\): input is on the CPU, parameters are on GPU 0"):
+        layer(x)
+    layer(to_device(x, "cuda"))
+    with pytest.raises(LayerError, match="dL/dy is on the CPU, parameters are on GPU 0"):
+        layer.backward(np.ones((1, 2), np.float32))
+
+
+def test_two_gpus_are_two_places(gpu, monkeypatch):
+    from tinycnn.layers import check
+
+    layer, x = Linear(3, 2).to("cuda"), gpu.zeros((1, 3), np.float32)
+    monkeypatch.setattr(check, "place_of", lambda a: int(a is x))
+    with pytest.raises(LayerError, match="input is on GPU 1, parameters are on GPU 0"):
+        layer(x)

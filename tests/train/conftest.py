@@ -7,13 +7,23 @@ from tinycnn import data
 from tinycnn.train import run as run_module
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Digits, but few of them."""
+def few(monkeypatch, train, test):
     full = data.load
 
     def load_few(name, split="train", data_dir=None):
         dataset = full(name, split, data_dir)
-        return dataset.subset(np.arange(200 if split == "train" else 60))
+        return dataset.subset(np.arange(train if split == "train" else test))
 
     monkeypatch.setattr(run_module.data, "load", load_few)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Digits, but few of them."""
+    few(monkeypatch, 200, 60)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Fewer, for kernels that run on the CPU."""
+    few(monkeypatch, 27, 5)

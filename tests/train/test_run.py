@@ -11,14 +11,11 @@ import time
 
 import numpy as np
 import pytest
-import strict_cupy
-from helpers import devices
-from small_runs import assert_equal_runs, complete, rows, settings
+from small_runs import assert_equal_runs, complete, rows, settings, weights
 
 from tinycnn import data, parallel
 from tinycnn.data.dataset import stratified_split
 from tinycnn.losses import CrossEntropyLoss
-from tinycnn.parameter import FlatParameters
 from tinycnn.train import Run, Settings, checkpoint, evaluate, load
 from tinycnn.train import run as run_module
 from tinycnn.train.run import best_epoch
@@ -246,25 +243,50 @@ def test_eval_equals_the_accuracy_reported(small, tmp_path):
     assert means == {"accuracy": result["test_accuracy"], "loss": result["test_loss"]}
 
 
-@pytest.mark.parametrize("device", ["stand-in", *devices()[1:]])
-def test_on_a_gpu(small, tmp_path, monkeypatch, device):
-    """Trained, stopped and resumed there; the result is about the CPU's."""
-    chosen = settings(epochs=2, shift=0, precision="float64")
+def test_on_a_gpu(tiny, tmp_path, gpu):
+    """Trained, stopped and resumed there: the bits of a run that was not; and the result is about the CPU's."""
+    chosen = settings(epochs=2, batch_size=5, precision="float64")
     here = complete(Run.new(chosen, tmp_path / "here"))
-    if device == "stand-in":
-        strict_cupy.install(monkeypatch)
-        monkeypatch.setattr(FlatParameters, "check", lambda self: None)  # views of stand-ins forget their base
-    run = Run.new(chosen, tmp_path / "there", "cuda")
+    whole = Run.new(chosen, tmp_path / "whole", "cuda")
+    there = complete(whole)
+    assert whole.trainer.captured.state == "captured"
+    run = Run.new(chosen, tmp_path / "parts", "cuda")
     run.trainer.after_batch.append(lambda t: t.stop() if t.epoch == 1 and t.batch == 2 else None)
     assert not run.fit()
-    run = Run.resume(tmp_path / "there", None, None)
+    run = Run.resume(tmp_path / "parts", None, None)
     assert run.device == "cuda"
-    assert run.trainer.model["fc1"].weight.data.__class__ is sys.modules["cupy"].ndarray
-    there = complete(run)
+    assert run.trainer.model["fc1"].weight.data.__class__ is gpu.ndarray
+    complete(run)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
     assert there["test_loss"] == pytest.approx(here["test_loss"], rel=1e-8)
-    assert rows(tmp_path / "there")[1]["train_loss"] == pytest.approx(
-        rows(tmp_path / "here")[1]["train_loss"], rel=1e-8
-    )
+    losses = [rows(tmp_path / folder)[1]["train_loss"] for folder in ("whole", "here")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-8)
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["gpu"]
+
+
+def test_images_that_do_not_fit_travel(tiny, tmp_path, gpu, monkeypatch):
+    from tinycnn.data import device
+
+    chosen = settings(epochs=1, batch_size=5, shift=1)
+    complete(Run.new(chosen, tmp_path / "resident", "cuda"))
+    monkeypatch.setattr(device, "SHARE", 0)
+    run = Run.new(chosen, tmp_path / "travelling", "cuda")
+    assert not run.training.resident
+    complete(run)
+    assert_equal_runs(tmp_path / "resident", tmp_path / "travelling")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_runs_in_half_precision_stop_and_go_on(tiny, tmp_path, gpu, precision):
+    pytest.importorskip("ml_dtypes")
+    chosen = settings(epochs=1, batch_size=4, precision=precision)
+    complete(Run.new(chosen, tmp_path / "whole", "cuda"))
+    run = Run.new(chosen, tmp_path / "parts", "cuda")
+    run.trainer.after_batch.append(lambda t: t.stop() if t.batch == 2 else None)
+    assert not run.fit()
+    complete(Run.resume(tmp_path / "parts", None, None))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    assert weights(tmp_path / "whole")["fc1.weight"].dtype == np.float32
 
 
 # ---- going on after the end --------------------------------------------------------------------------------

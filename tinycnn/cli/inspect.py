@@ -58,17 +58,19 @@ def _shape(text: str) -> tuple[int, ...]:
 def gradcheck(
     layers: Annotated[list[str] | None, typer.Argument(help="Which layers, such as Conv2d; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and inputs.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     json_line: JsonLine = False,
 ) -> None:
     """Compare every hand-written backward with finite differences, and print the relative errors."""
+    from ..backend import resolve_device
     from ..contract import CASES
 
     with bad_input():
-        names = _cases(layers or [], list(CASES))
+        names, device = _cases(layers or [], list(CASES)), resolve_device(device)
     width = max(map(len, names))
     results = []
     for name in names:
-        report = _check(CASES[name], seed)
+        report = _check(CASES[name], seed, device)
         results.append({"layer": name, "ok": bool(report.ok), "error": report.worst})
         if not json_line:
             print(f"{name:{width}}  {report.worst:8.1e}  {'ok' if report.ok else 'WRONG'}", flush=True)
@@ -99,8 +101,9 @@ def _cases(wanted: list[str], known: list[str]) -> list[str]:
     return chosen
 
 
-def _check(case: Any, seed: int) -> Any:
+def _check(case: Any, seed: int, device: str) -> Any:
+    from ..backend import to_device
     from ..gradcheck import gradcheck as check
 
     rng = np.random.default_rng(seed)
-    return check(case.build(rng), case.input(rng))
+    return check(case.build(rng).to(device), to_device(case.input(rng), device))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import logging
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import parallel
+from ..backend import CPU, gpu_name
 from . import progress
 from .errors import FAILED, INTERRUPTED, OUT_OF_MEMORY, CommandError, bad_input, words_of
 
@@ -50,7 +52,9 @@ def train(
         float | None, Option(help="Part set aside to choose the best epoch. [default: 0.1]")
     ] = None,
     seed: Annotated[int | None, Option(help="Of all random numbers. [default: 0]")] = None,
-    precision: Annotated[str | None, Option(help="float32 or float64. [default: float32]")] = None,
+    precision: Annotated[
+        str | None, Option(help="float32, float64; on a GPU tf32, bf16, fp16. [default: float32]")
+    ] = None,
     tune: Annotated[
         bool, Option("--tune", help="Time the algorithms of each convolution, and take the fastest.")
     ] = False,
@@ -153,6 +157,8 @@ def _go(run: Any, quiet: bool, json_line: bool) -> None:
     display = progress.make(epochs, batches, stream, quiet, trainer.epoch * batches + trainer.batch)
     trainer.after_batch.append(display.after_batch)
     trainer.after_epoch.append(display.after_epoch)
+    if run.device != CPU:
+        trainer.after_epoch.append(_gpu_teller(display))
     finished_before = (run.folder / "result.json").is_file()
     with stop_on_signal(trainer) as signals, _failures(run):
         with display:
@@ -168,6 +174,21 @@ def _go(run: Any, quiet: bool, json_line: bool) -> None:
     else:
         display.say(_result_words(result))
         print(json.dumps(result), flush=True)
+
+
+def _gpu_teller(display: Any) -> Callable[[Any, Any], None]:
+    """Return what says, after the first epoch, how the GPU is used."""
+    from ..train.memory import usage
+
+    logging.getLogger("tinycnn").addHandler(logging.NullHandler())  # what it would print is said here
+
+    def tell(trainer: Any, row: Any) -> None:
+        trainer.after_epoch.remove(tell)
+        captured = trainer.captured
+        how = "one CUDA graph each" if captured.reason is None else f"kernel by kernel ({captured.reason})"
+        display.say(f"steps are launched as {how}; {usage(trainer.optimizer.flat.data, captured.nbytes)}")
+
+    return tell
 
 
 @contextmanager
@@ -205,7 +226,7 @@ def stop_on_signal(trainer: Any) -> Iterator[list[int]]:
 def _failures(run: Any) -> Iterator[None]:
     """Give the words for what can go wrong in mid-training, with what is kept and what to do."""
     from ..data import DataError
-    from ..train import CheckpointError, NonFiniteError
+    from ..train import CheckpointError, NonFiniteError, OutOfMemoryError
 
     command = f"tinycnn train --resume {shlex.quote(str(run.folder))}"
     try:
@@ -221,6 +242,8 @@ def _failures(run: Any) -> Iterator[None]:
         ) from error
     except (CheckpointError, DataError) as error:
         raise CommandError(str(error), FAILED) from error
+    except OutOfMemoryError as error:
+        raise CommandError(f"{error}; what was saved before is whole: go on with {command}", FAILED) from error
     except MemoryError as error:
         raise CommandError(OUT_OF_MEMORY, FAILED) from error
     except BrokenPipeError:
@@ -254,7 +277,7 @@ class Interruption(CommandError):
 def _title(run: Any) -> str:
     s, trainer = run.settings, run.trainer
     held_out = f"{len(run.validation.labels):,} validation, " if run.validation else ""
-    threads = f", {parallel.get_num_threads()} threads" if run.device == "cpu" else ""
+    threads = f", {parallel.get_num_threads()} threads" if run.device == CPU else f" ({gpu_name()[0]})"
     images = f"{len(run.training.labels):,} training, {held_out}{len(run.test.labels):,} test images"
     lines = [
         f"{s.model} ({trainer.model.num_parameters():,} parameters) on {s.data}: {images}; "

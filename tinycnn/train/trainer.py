@@ -230,7 +230,7 @@ class Trainer:
         self.history.append(row)
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self.sums.set()
-        for tell in self.after_epoch:
+        for tell in list(self.after_epoch):
             tell(self, row)
 
     def _waits_for_epoch(self) -> bool:
