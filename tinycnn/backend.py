@@ -272,7 +272,8 @@ def _compiled_kernel(code: str, options: tuple[str, ...], name: str, device: int
 @functools.lru_cache(maxsize=1024)
 def _compiled_module(code: str, options: tuple[str, ...], device: int) -> Any:
     cupy = sys.modules["cupy"]
-    module = cupy.RawModule(code=code, options=options, backend="nvrtc")
+    plain = re.sub(r"[^\x00-\x7f]", ".", code)  # CuPy writes it to a file in the locale's encoding
+    module = cupy.RawModule(code=plain, options=options, backend="nvrtc")
     try:
         module.compile()
     except Exception as error:  # CuPy's own class, and what NVRTC's loader raises

@@ -1,11 +1,12 @@
 """Tasks captured as graphs: what is done when, on whose memory, and what is left when it fails."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
 
-from tinycnn.kernels.cuda import graph
+from tinycnn.kernels.cuda import graph, places
 from tinycnn.kernels.cuda.graph import CapturedTask
 
 
@@ -116,3 +117,18 @@ def test_the_limit_of_memory_is_kept(gpu):
             CapturedTask(x).run(lambda: gpu.zeros(1 << 20))
     finally:
         shared.set_limit(size=0)
+
+
+def test_tables_that_a_graph_may_read_stay_as_long_as_it(gpu):
+    x = gpu.zeros(4)
+    table = weakref.ref(places.places([x]))
+    captured = warmed(gpu, lambda: x.fill(1))
+    captured.capture(lambda: x.fill(1))
+    others = [gpu.zeros(3) for _ in range(places.KEPT)]
+    for other in others:
+        places.places([other])
+    gc.collect()
+    assert table() is not None
+    captured.close()
+    gc.collect()
+    assert table() is None

@@ -10,6 +10,7 @@ What a graph has written down are addresses.  So everything that it reads and wr
   it, and may be another temporary further on in the graph; the pool keeps their memory as long as the graph lives.
 - **Warm-up.**  The task has run before, on the same stream and with the same pool: kernels are compiled and loaded
   then, constants made and cached, and memory is in the pool, none of which can be done while capturing.
+- **Tables of addresses** (`places`) made before are held on to.
 - **Everything else** (parameters, inputs, numbers that change from step to step) whoever replays writes in place.
 
 CuPy refuses what cannot be captured: looking at a result, copies between host and device, cuBLAS, cuRAND.
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ...backend import Array, array_module
+from .places import Places, kept
 
 Result = TypeVar("Result")
 
@@ -50,6 +52,7 @@ class CapturedTask:
             self._pool.set_limit(size=max(limit - shared.used_bytes(), 1))
         self._graph: Any = None
         self._result: Any = None
+        self._tables: list[Places] = []
 
     @property
     def is_captured(self) -> bool:
@@ -86,6 +89,7 @@ class CapturedTask:
                     self._stream.end_capture()
                 raise
             self._graph = self._stream.end_capture()
+            self._tables = kept()
 
     def replay(self) -> Any:
         """Do what was captured, in the current stream.
@@ -99,7 +103,7 @@ class CapturedTask:
     def close(self) -> None:
         """Give the graph and its memory up, when the GPU has finished with them."""
         self._cuda.get_current_stream().synchronize()
-        self._graph = self._result = None
+        self._graph, self._result, self._tables = None, None, []
         self._pool.free_all_blocks()
         _lingering[:] = [pool for pool in (*_lingering, self._pool) if pool.used_bytes()]
 

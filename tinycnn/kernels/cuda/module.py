@@ -10,6 +10,8 @@ for every combination of settings (macros), of which the element type is always 
 …, arrays to pointers, after a comparison of their types.  A kernel that was given a float64 array for a ``const float
 *`` would read nonsense, and CUDA would not object; here it is an error.
 
+**Subnormals.**  CuPy compiles with ``-ftz=true``: float32 numbers below 1.2·10⁻³⁸ count as 0 on a GPU.
+
 **Element type.**  In the sources ``T`` is the type of the elements in memory and ``A`` the one that sums are taken in:
 
 ==========  =========  =========

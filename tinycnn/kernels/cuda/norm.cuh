@@ -142,6 +142,7 @@ static __device__ __forceinline__ bool block_is_last(int ticket) {
     __shared__ bool last;
     __threadfence();  // our part is to be seen by all before we are counted
     __syncthreads();
+    if (gridDim.y == 1) return true;  // there may be more tiles than tickets, but then none has a second block
     if (threadIdx.x == 0 && threadIdx.y == 0) {
         unsigned *mine = tickets + (ticket + blockIdx.x) % TICKETS;
         last = atomicAdd(mine, 1u) == gridDim.y - 1;

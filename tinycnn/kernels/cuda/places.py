@@ -3,8 +3,8 @@
 Gradients of a network are some hundred arrays.  A launch for each would take longer than the work, and the arrays need
 not be parts of one buffer.  So a table on the device says where they are, cut into tiles for blocks to work through.
 
-Tables are kept: the arrays of a network stay where they are.  (A captured graph reads the table that it was captured
-with; one is given up only after `KEPT` others have been made.)
+Tables are kept: the arrays of a network stay where they are.  A captured graph reads the table that it was captured
+with, so whoever captures holds on to all that there are (`kept`); others are given up after `KEPT` more have been made.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Places:
     tiles: int
     table: Array
     work: dict[str, Array] = field(default_factory=dict)
+
+
+def kept() -> list[Places]:
+    """Return every table that there is."""
+    return list(_tables.values())
 
 
 def tile_size(total: int) -> int:
