@@ -59,26 +59,26 @@ struct Phase {
 // Where along the depth a thread is: (block, kh, kw, c), c running fastest.  Channels are taken in blocks, and all cells
 // of one block before the next, so that what was read for a cell is still in the L1 cache for its neighbours.
 struct Cell {
-    Digits at;     // kh, kw, and c within the block
-    int c0, left;  // the block's first channel; how much depth there is to come
+    Digits at;  // kh, kw, and c within the block
+    int c0;     // the block's first channel; behind the last block, no channel
 };
 
 struct Cells {
-    int taps_down, taps_across, channels, end;
+    int taps_down, taps_across, channels;
 
     __device__ __forceinline__ int count() const { return taps_down * taps_across; }
     __device__ __forceinline__ bool has_blocks() const { return channels % BK == 0; }
     __device__ __forceinline__ Radix radix() const { return {max(taps_across, 1), has_blocks() ? BK : channels}; }
     __device__ __forceinline__ Cell at(int k) const {
         int size = max(count(), 1) * radix().low;
-        return {radix().split(k % size), k / size * radix().low, end - k};
+        return {radix().split(k % size), k / size * radix().low};
     }
     __device__ __forceinline__ Digits step() const { return radix().split(BK); }
     __device__ __forceinline__ void advance(Cell &cell, const Digits &step) const {
         radix().add(cell.at, step);
         if (cell.at.high >= taps_down) cell.at.high -= taps_down, cell.c0 += radix().low;
-        cell.left -= BK;
     }
+    __device__ __forceinline__ bool inside(const Cell &cell) const { return cell.c0 < channels; }
 };
 
 // An image (N, H, W, C), of which channels from `first` on take part.
@@ -117,7 +117,7 @@ struct Patches {
     __device__ __forceinline__ void advance(Depth &d, const Step &step) const { cells.advance(d, step); }
     __device__ __forceinline__ Pixel place(const Depth &d) const {
         int h = d.at.high * down.dilation, w = d.at.middle * across.dilation;
-        return {(h * image.W + w) * image.C + d.c0 + d.at.low, d.left > 0 ? h : FAR, w, 0};
+        return {(h * image.W + w) * image.C + d.c0 + d.at.low, cells.inside(d) ? h : FAR, w, 0};
     }
     __device__ __forceinline__ const T *address(int r, const Pixel &cell, bool &wanted) const {
         return meet(image, corners[r], cell, wanted);
@@ -167,24 +167,24 @@ struct Filters {
     Cells cells;
 
     struct Depth {
-        int offset, cell, left;  // cell: counts the cells of a block, where there are several blocks
+        int offset, cell;  // cell: counts the cells of a block, where there are several blocks
     };
     typedef int Step;
 
     __device__ __forceinline__ int length() const { return cells.count() * cells.channels; }
     __device__ __forceinline__ Depth depth(int k) const {
-        if (!cells.has_blocks()) return {k, 0, cells.end - k};
+        if (!cells.has_blocks()) return {k, 0};
         int cell = k / BK % cells.count(), block = k / BK / cells.count();
-        return {cell * cells.channels + block * BK + k % BK, cell, cells.end - k};
+        return {cell * cells.channels + block * BK + k % BK, cell};
     }
     __device__ __forceinline__ Step step() const { return cells.has_blocks() ? cells.channels : BK; }
     __device__ __forceinline__ void advance(Depth &d, Step step) const {
-        d.offset += step, d.cell += cells.has_blocks(), d.left -= BK;
+        d.offset += step, d.cell += cells.has_blocks();
         if (d.cell == cells.count()) d.cell = 0, d.offset -= length() - BK;
     }
     __device__ __forceinline__ Depth place(const Depth &d) const { return d; }
     __device__ __forceinline__ const T *address(int r, const Depth &place, bool &wanted) const {
-        wanted = place.left > 0 && first + r < rows;
+        wanted = place.offset < length() && first + r < rows;
         return data + ((first + r) * length() + place.offset);
     }
 };
@@ -201,16 +201,16 @@ struct FiltersTransposed {
     typedef Digits Step;
     typedef int Entry;
 
-    __device__ __forceinline__ Row row(int r) const { return first + r; }
+    __device__ __forceinline__ Row row(int r) const { return first + r < rows ? first + r : FAR; }
     __device__ __forceinline__ Depth depth(int k) const { return cells.at(k); }
     __device__ __forceinline__ Step step() const { return cells.step(); }
     __device__ __forceinline__ void advance(Depth &d, const Step &step) const { cells.advance(d, step); }
     __device__ __forceinline__ Entry entry(const Depth &d) const {
         int kh = down.cell + down.cell_step * d.at.high, kw = across.cell + across.cell_step * d.at.middle;
-        return d.left > 0 ? (((d.c0 + d.at.low) * KH + kh) * KW + kw) * rows : FAR;
+        return cells.inside(d) ? (((d.c0 + d.at.low) * KH + kh) * KW + kw) * rows : FAR;
     }
     __device__ __forceinline__ const T *address(Row c, Entry filter, bool &wanted) const {
-        wanted = filter >= 0 && c < rows;
+        wanted = filter + c >= 0;
         return data + (filter + c);
     }
 };
@@ -225,13 +225,13 @@ struct Gradient {
     typedef int Step;
     typedef int Entry;
 
-    __device__ __forceinline__ Row row(int r) const { return first + r; }
+    __device__ __forceinline__ Row row(int r) const { return first + r < channels ? first + r : FAR; }
     __device__ __forceinline__ Depth depth(int k) const { return k; }
     __device__ __forceinline__ Step step() const { return BK; }
     __device__ __forceinline__ void advance(Depth &m, Step by) const { m += by; }
     __device__ __forceinline__ Entry entry(Depth m) const { return m < end ? m * OC : FAR; }
     __device__ __forceinline__ const T *address(Row o, Entry position, bool &wanted) const {
-        wanted = position >= 0 && o < channels;
+        wanted = position + o >= 0;
         return data + (position + o);
     }
 };
@@ -333,7 +333,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) convolve(const T *
     __shared__ Pixel corners[BM];
     typedef ByRow<BM> TileA;
 #if PASS == FORWARD
-    Patches a = {{image, H, W, C, group * CG}, down, across, {KH, KW, CG, depth}, corners};
+    Patches a = {{image, H, W, C, group * CG}, down, across, {KH, KW, CG}, corners};
     Filters b = {matrix + group * OCG * depth, column, OCG, a.cells};
     typedef ByRow<BN> TileB;
     TileB::Loader<VB, Filters> load_b(b, begin);
@@ -341,7 +341,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) convolve(const T *
 #else
     typedef ByDepth<BN> TileB;
     __shared__ TileB::Table<FiltersTransposed> filters;
-    Cells cells = {down.reach.taps, across.reach.taps, OCG, depth};
+    Cells cells = {down.reach.taps, across.reach.taps, OCG};
     Patches a = {{image, OH, OW, OC, group * OCG}, down.reach, across.reach, cells, corners};
     FiltersTransposed b = {matrix + group * OCG * KH * KW * CG, down, across, cells, column, CG, KH, KW};
     TileB::Loader<VB, FiltersTransposed> load_b(b, filters, begin, 0);

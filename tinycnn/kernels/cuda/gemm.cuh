@@ -356,17 +356,16 @@ __device__ __forceinline__ void block_product(LoadA &a, LoadB &b, int steps, T *
         if (s < steps) load(s);
         copy_commit();
     }
-    int stage = 0, free = STAGES - 1;
+    int stage = 0;
     for (int i = 0; i < steps; i++) {
         copy_wait<STAGES - 2>();
         __syncthreads();  // step i is there for all threads; and all are done with step i - 1, whose place is free
         if (i + STAGES - 1 < steps) {
-            load(free);
+            load(stage == 0 ? STAGES - 1 : stage - 1);
             a.prepare(stage), b.prepare(stage);  // of step i + STAGES; nobody needs those of step i any more
         }
         copy_commit();
         sums.multiply(shared + stage * STAGE, shared + stage * STAGE + TileA::SIZE);
-        free = stage;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
 }

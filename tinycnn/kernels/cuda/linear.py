@@ -11,8 +11,8 @@ POINT = Window((1, 1))
 
 
 def _images(x: Array) -> Array:
-    """Return x (N, C) as images (N, 1, 1, C); of a weight, as filters."""
-    return x[:, None, None]
+    """Return the view (N, 1, 1, C) of x (N, C): images; of a weight, filters."""
+    return x.reshape(len(x), 1, 1, x.shape[1]) if x.flags.c_contiguous else x[:, None, None]
 
 
 def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
