@@ -168,6 +168,7 @@ FIXED_BYTES = 4 << 10
 SPLITS = tuple(sorted({m * 2**e for m in (1, 3) for e in range(9)}))
 
 
+@lru_cache(maxsize=4096)
 def plan(product: Product, kind: Kind, tile: Tile | None = None, limit: int = RESIDENT_BYTES) -> Launch:
     """Return the tile and the number of parts that should be fastest, with ``limit`` bytes of shared memory a block.
 
@@ -175,15 +176,10 @@ def plan(product: Product, kind: Kind, tile: Tile | None = None, limit: int = RE
     """
     possible = tiles(kind, product.VA, product.VB)
     choice = (tile,) if tile in possible else possible
-    fitting = tuple(t for t in choice if shared_bytes(product.which, kind, t) + FIXED_BYTES <= limit)
-    return _plan(product, kind, fitting or (NARROW,))
-
-
-@lru_cache(maxsize=4096)
-def _plan(product: Product, kind: Kind, choice: tuple[Tile, ...]) -> Launch:
-    steps = max(-(-product.depth // kind.BK), 1)
+    fitting = [t for t in choice if shared_bytes(product.which, kind, t) + FIXED_BYTES <= limit]
+    steps = -(-product.depth // kind.BK)
     splits = [s for s in SPLITS if s == 1 or 4 * s <= steps]
-    candidates = (Launch(tile, s) for tile in choice for s in splits)
+    candidates = (Launch(t, s) for t in fitting or [NARROW] for s in splits)
     return min(candidates, key=lambda launch: predicted_cycles(product, kind, launch))
 
 
