@@ -217,7 +217,7 @@ def test_a_gradient_of_another_type_is_refused():
 def test_host_and_device_do_not_mix(monkeypatch):
     strict_cupy.install(monkeypatch)
     conv = Conv2d(2, 3, 3).to("cuda")
-    with pytest.raises(LayerError, match="different devices: move one of them with to"):
+    with pytest.raises(LayerError, match="input is on the CPU, parameters are on GPU 0: move"):
         conv(np.ones((1, 2, 4, 4), np.float32))
 
 
