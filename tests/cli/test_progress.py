@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 
 from tinycnn.cli import progress
@@ -17,7 +18,7 @@ class Work:
     """What a display looks at of a trainer."""
 
     def __init__(self, epoch=0, batch=0):
-        self.epoch, self.batch, self.seconds, self.sums = epoch, batch, 2.0, Sums(30.0, 45, 60, 60)
+        self.epoch, self.batch, self.seconds, self.sums = epoch, batch, 2.0, Sums(np.zeros(1), [30.0, 45, 60, 60])
 
 
 class Terminal(io.StringIO):

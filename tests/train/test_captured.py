@@ -261,6 +261,21 @@ def test_a_layer_that_counts_in_python_is_not_replayed(gpu):
     assert "calls of 3 (Counts" in captured.reason or "calls of" in captured.reason
 
 
+def test_a_layer_that_changes_while_it_is_captured(gpu):
+    calls = []
+
+    class Turns(Looks):
+        def forward(self, x):
+            calls.append(1)
+            self.what = len(calls) > 3
+            return x
+
+    step = make(small(extra=[Turns(False)]))
+    learn(step, 6)
+    assert step.reason.startswith("what of 4 (Turns")
+    assert step.reason.endswith("changes in every step")
+
+
 def test_labels_that_are_checked_are_looked_at(gpu):
     step = make()
     step.loss_fn = CrossEntropyLoss()

@@ -72,6 +72,7 @@ def test_after_a_failure_all_is_as_before(gpu, trouble):
     with pytest.raises((RuntimeError, NotImplementedError, ZeroDivisionError)):
         captured.capture(task)
     assert not captured.is_captured
+    assert not captured._stream.is_capturing()
     assert gc.isenabled()
     np.testing.assert_array_equal(x.get(), 1)
     captured.close()
