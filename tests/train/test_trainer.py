@@ -311,3 +311,16 @@ def test_parameters_thawed_between_epochs_are_trained():
     first.requires_grad = True
     trainer.fit(loader(), 2)
     assert (first.data != before).any()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_labels_that_are_no_classes_are_told_at_the_latest_when_the_epoch_ends(gpu, first):
+    x, y = images()
+    y[first * BATCH + 5] = CLASSES + 3
+    batches = Loader(gpu.asarray(x), gpu.asarray(y), BATCH, shuffle=False)
+    model = network(dropout=0.0).to("cuda")
+    trainer = Trainer(model, optim.SGD(model.parameters(), lr=0.01), CrossEntropyLoss())
+    with pytest.raises(ValueError, match=rf"label {CLASSES + 3} at position 5"):
+        trainer.fit(batches, 1)
+    with pytest.raises(ValueError, match=rf"label {CLASSES + 3} at position 5"):
+        evaluate(network().to("cuda"), batches)

@@ -24,6 +24,7 @@ kernel) is found out when it is tried.  Nothing was done by then: the step is ru
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -36,6 +37,7 @@ from ..backend import CPU, Array, array_module, device_of, half_dtype
 from ..kernels import precision as products
 from ..kernels.cuda.graph import CapturedTask
 from ..layers.base import Layer
+from ..layers.tune import tune
 from ..optim import GradScaler, Optimizer, clip_grad_norm_
 from .facts import Facts
 
@@ -76,7 +78,7 @@ def check_precision(name: str | None, like: Array) -> str | None:
 class CapturedStep:
     """A whole training step; on a GPU it becomes one CUDA graph.
 
-        step = CapturedStep(model, optimizer, CrossEntropyLoss(check_labels=False))
+        step = CapturedStep(model, optimizer, CrossEntropyLoss())
         for x, y in batches:
             loss, logits = step(x, y)
 
@@ -85,7 +87,7 @@ class CapturedStep:
     Args:
         model: the network.
         optimizer: over its parameters.
-        loss_fn: see `Loss`; one that looks at its result (`CrossEntropyLoss` checks labels) cannot be captured.
+        loss_fn: see `Loss`; one that looks at its result cannot be captured.
         clip_norm: shrink the gradients of each step to this norm at most.
         then: called with (loss, logits, targets) at the end of every step, and captured with it: metrics.
         graph: False runs every step as ever.
@@ -190,19 +192,34 @@ class CapturedStep:
             look(results[0])
         return results
 
+    def tune(self, input_shape: tuple[int, ...], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+        """Time the algorithms of the convolutions in the step's precision: `tinycnn.tune`."""
+        with self._products():
+            return tune(self.model, input_shape, progress=progress, dtype=self._half)
+
     def _step(
         self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None = None
     ) -> Results:
         """The step itself, which ends with the optimizer's ``update``."""
-        name = "tf32" if self.precision == "tf32" else "float32" if self.precision else products.get_precision()
-        with products.precision(name):
+        with self._products():
             return self._mathematics(x, y, update, look)
+
+    def _products(self) -> contextlib.AbstractContextManager[None]:
+        """Have products taken as the precision says."""
+        name = "tf32" if self.precision == "tf32" else "float32" if self.precision else products.get_precision()
+        return products.precision(name)
+
+    @property
+    def _half(self) -> np.dtype | None:
+        """The type of activations in mixed precision."""
+        name = HALVES.get(self.precision or "")
+        return None if name is None else half_dtype(name)
 
     def _mathematics(
         self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None
     ) -> Results:
-        half = HALVES.get(self.precision or "")
-        logits = self.model.forward(x if half is None else x.astype(half_dtype(half)))
+        half = self._half
+        logits = self.model.forward(x if half is None else x.astype(half))
         wide = logits if half is None else logits.astype(np.float32)
         loss, dlogits = self.loss_fn(wide, y)
         if look is not None:

@@ -23,6 +23,17 @@ class NonFiniteError(ArithmeticError):
         self.what, self.where = what, where
 
 
+def check_labels(loss_fn: object) -> None:
+    """Ask a loss whose labels were looked at on a GPU (`CrossEntropyLoss.check`) whether they were all right.
+
+    Raises:
+        ValueError: they were not.
+    """
+    check = getattr(loss_fn, "check", None)
+    if callable(check):
+        check()
+
+
 def diagnose(model: Layer, x: Array | None = None) -> str | None:
     """Return in words where the first non-finite value is, or None if there is none.
 

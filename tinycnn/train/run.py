@@ -35,7 +35,7 @@ from .. import __version__, data, models, parallel
 from ..backend import CPU, gpu_name, resolve_device
 from ..data import Dataset, DeviceLoader, Loader, RandomShift
 from ..layers import Layer
-from ..layers.tune import set_algorithms, tune
+from ..layers.tune import set_algorithms
 from ..losses import CrossEntropyLoss
 from ..optim import join_state, split_state
 from . import checkpoint, curves
@@ -103,7 +103,7 @@ class Run:
     def tune(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Give every convolution the algorithm that is the fastest here and now, and the settings the answer."""
         x, _ = next(self.training.epoch(0))
-        chosen = tune(self.trainer.model, x.shape, progress=progress)
+        chosen = self.trainer.captured.tune(x.shape, progress)
         self.settings = dataclasses.replace(self.settings, algorithms=chosen)
 
     # ---- beginning -----------------------------------------------------------------------------------------

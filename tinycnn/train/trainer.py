@@ -21,7 +21,7 @@ from ..layers.base import Layer
 from ..layers.watch import restored
 from ..optim import Optimizer, ReduceLROnPlateau
 from .captured import CapturedStep, Loss
-from .diagnose import NonFiniteError, diagnose, is_finite
+from .diagnose import NonFiniteError, check_labels, diagnose, is_finite
 from .memory import out_of_memory_explained
 
 Row: TypeAlias = dict[str, Any]
@@ -244,13 +244,15 @@ class Trainer:
 
         def check(loss: Array) -> None:
             if not np.isfinite(float(loss)):
+                check_labels(self.loss_fn)
                 self.model.set_random_state(before)
                 raise NonFiniteError(self._place(f"loss became {float(loss)}"), diagnose(self.model, x))
 
         return check
 
     def _check_epoch(self, means: Mapping[str, float]) -> None:
-        """Raise NonFiniteError if an epoch ends with a parameter or a mean that is not finite."""
+        """Raise NonFiniteError at the end of an epoch with a parameter or a mean not finite; ValueError for labels."""
+        check_labels(self.loss_fn)
         data = self.optimizer.flat.data
         if is_finite(data) and np.isfinite(means["loss"]):
             return
@@ -322,6 +324,7 @@ def evaluate(model: Layer, loader: Batches, loss_fn: Loss | None = None) -> dict
             logits = model.forward(x)
             sums = sums or Sums(logits)
             sums.add(loss_fn(logits, y)[0], logits, y)
+        check_labels(loss_fn)
         means = sums.means() if sums else {"loss": 0.0}
         if not np.isfinite(means["loss"]):
             raise NonFiniteError(f"loss on held-out images is {means['loss']}", _first_trouble(model, loader))
