@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 
 import tinycnn
 
+from .gpu_worker import PARTS as GPU_PARTS
 from .progress import Progress
 from .report import Report
 
@@ -91,6 +93,29 @@ def peers(json: Json = None, threads: Threads = None, quick: Quick = False, plot
     run(["peers"], json, threads, quick, plot, only=only)
 
 
+@app.command()
+def gpu(
+    out: Annotated[Path | None, typer.Option(help="Files, without .json and .md. [default: results/<gpu>]")] = None,
+    parts: Annotated[str, typer.Option(help="Some of them, with commas between.")] = ",".join(GPU_PARTS),
+    budget: Annotated[float, typer.Option(min=1, help="Seconds, in all.")] = 600,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what is in the file already.")] = False,
+) -> int:
+    """Everything on one NVIDIA GPU, tests included; goes on where it stopped."""
+    names = [name.strip() for name in parts.split(",")]
+    unknown = [name for name in names if name not in GPU_PARTS]
+    if unknown:
+        raise typer.BadParameter(f"no part is called {unknown[0]!r}: choose from {', '.join(GPU_PARTS)}")
+    from . import gpu as everything
+    from .gpu_rig import Rig
+
+    card = Rig().name()
+    path = out or RESULTS / re.sub(r"[^a-z0-9]+", "_", card.lower()).strip("_")
+    path = path.with_suffix("") if path.suffix in (".json", ".md") else path
+    report = everything.run(path, names, budget, again, card, False, lambda words: print(words, file=sys.stderr))
+    report.print(Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+    return int(any(table.name == "missing" for table in report.tables))
+
+
 @app.command("cuda-resources")
 def cuda_resources(
     out: Annotated[Path, typer.Option(help="Markdown or JSON file.")] = RESULTS / "cuda_resources.md",
@@ -156,6 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         return app(args=arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
+    except tinycnn.DeviceError as error:
+        return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except UsageProblem as error:

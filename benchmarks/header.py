@@ -27,7 +27,7 @@ def describe(threads: int) -> dict[str, str]:
     return {
         "machine": f"{_cpu()}, {_cores()} cores usable, {_memory()}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}{load}",
-        "versions": f"tinycnn {tinycnn.__version__}{_commit()}, {', '.join(versions)}",
+        "versions": f"tinycnn {tinycnn.__version__}{commit()}, {', '.join(versions)}",
         "threads": f"{threads}, in tinycnn and in PyTorch",
         "BLAS": f"{_blas()}: one BLAS thread in each of tinycnn's {threads}; {_torch_blas()}",
         "precision": "float32 throughout; no TF32, no bfloat16",
@@ -35,8 +35,13 @@ def describe(threads: int) -> dict[str, str]:
         "timing": "in turns (A B A B …), each after calls of its own that do not count; repeats: below each table",
         "numbers": "median ±half the distance between the quartiles; ratio: PyTorch's best median ÷ tinycnn's, "
         "so above 1 tinycnn is the faster",
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "date": now(),
     }
+
+
+def now() -> str:
+    """Return date and time, with the zone."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="minutes")
 
 
 def version(package: str) -> str | None:
@@ -73,7 +78,7 @@ def _memory() -> str:
         return "memory unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit of the checkout that this is, if it is one."""
     root = Path(__file__).parent
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]

@@ -72,25 +72,70 @@ class Block(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, front, self.new - front))
 
 
+class Bottleneck(nn.Module):
+    """1×1, 3×3 with the stride, 1×1 to four times the width, and a shortcut, projected where the size changes."""
+
+    def __init__(self, C: int, width: int, stride: int) -> None:
+        super().__init__()
+        OC = 4 * width
+        self.conv1 = nn.Conv2d(C, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, OC, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(OC)
+        self.downsample = nn.Identity()
+        if stride != 1 or C != OC:
+            self.downsample = nn.Sequential(nn.Conv2d(C, OC, 1, stride, bias=False), nn.BatchNorm2d(OC))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
+
+
 def _stage(C: int, OC: int, blocks: int, stride: int, project: bool) -> nn.Sequential:
     return nn.Sequential(Block(C, OC, stride, project), *[Block(OC, OC, 1, project) for _ in range(blocks - 1)])
 
 
-class ResNet18(nn.Module):
-    def __init__(self) -> None:
+class ResNet(nn.Module):
+    """The stem and the head that all ResNets for ImageNet share; a subclass has ``layer1`` to ``layer4``."""
+
+    def __init__(self, C: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, 2, 1, True)
-        self.layer2 = _stage(64, 128, 2, 2, True)
-        self.layer3 = _stage(128, 256, 2, 2, True)
-        self.layer4 = _stage(256, 512, 2, 2, True)
-        self.fc = nn.Linear(512, 1000)
+        self.add_stages()
+        self.fc = nn.Linear(C, 1000)
+
+    def add_stages(self) -> None:
+        raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class ResNet18(ResNet):
+    def __init__(self) -> None:
+        super().__init__(512)
+
+    def add_stages(self) -> None:
+        for i, (C, OC, stride) in enumerate(((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)), start=1):
+            self.add_module(f"layer{i}", _stage(C, OC, 2, stride, True))
+
+
+class ResNet50(ResNet):
+    def __init__(self) -> None:
+        super().__init__(2048)
+
+    def add_stages(self) -> None:
+        C = 64
+        for i, (n, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+            first = Bottleneck(C, width, 1 if i == 1 else 2)
+            C = 4 * width
+            self.add_module(f"layer{i}", nn.Sequential(first, *[Bottleneck(C, width, 1) for _ in range(n - 1)]))
 
 
 class ResNetCifar(nn.Module):
@@ -113,4 +158,5 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": LeNet5,
     "vgg16_bn_cifar": VGG16BN,
     "resnet18": ResNet18,
+    "resnet50": ResNet50,
 } | {f"resnet{d}": partial(ResNetCifar, d) for d in DEPTHS}

@@ -150,7 +150,6 @@ struct Fiber {
     void *fake;
 };
 static Fiber fibers[MOST];
-static ucontext_t home_context;
 static jmp_buf home;
 static void *home_fake;
 static const void *home_stack;
@@ -176,11 +175,11 @@ static void to_home(State state) {
     Fiber &f = fibers[current];
     f.state = state;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(state == DONE ? nullptr : &f.fake, home_stack, home_size);
-    swapcontext(&f.context, &home_context);
-    __sanitizer_finish_switch_fiber(f.fake, &home_stack, &home_size);
-#else
+    __sanitizer_start_switch_fiber(&f.fake, home_stack, home_size);
+#endif
     if (_setjmp(f.jump) == 0) _longjmp(home, 1);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(f.fake, &home_stack, &home_size);
 #endif
 }
 
@@ -188,8 +187,10 @@ static void entry() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &home_stack, &home_size);
 #endif
-    body();
-    to_home(DONE);
+    for (;;) {  // one turn for every block: a fiber is made once
+        body();
+        to_home(DONE);
+    }
 }
 
 static void resume(int i) {
@@ -208,15 +209,15 @@ static void resume(int i) {
     }
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&home_fake, f.stack, STACK);
-    swapcontext(&home_context, &f.context);
-    __sanitizer_finish_switch_fiber(home_fake, nullptr, nullptr);
-#else
+#endif
     if (_setjmp(home) == 0) {
         if (first)
             setcontext(&f.context);
         else
             _longjmp(f.jump, 1);
     }
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(home_fake, nullptr, nullptr);
 #endif
     current = -1;
 }
@@ -257,7 +258,7 @@ static void run_warp(int warp, bool backwards) {
 
 static void run_block(bool backwards) {
     begin_copies();
-    for (int i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].started = false;
+    for (int i = 0; i < threads; i++) fibers[i].state = READY;
     int warps = (threads + 31) / 32;
     for (;;) {
         for (int k = 0; k < warps; k++) run_warp(backwards ? warps - 1 - k : k, backwards);

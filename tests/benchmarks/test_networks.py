@@ -19,13 +19,14 @@ def test_state_dicts_fit_the_twins(name):
 
 
 def test_numbers_of_parameters_are_the_published_ones():
-    count = {name: sum(p.numel() for p in TWINS[name]().parameters()) for name in ("resnet18", "resnet20", "lenet5")}
-    assert count == {"resnet18": 11_689_512, "resnet20": 269_722, "lenet5": 61_706}
+    count = {name: sum(p.numel() for p in TWINS[name]().parameters()) for name in ("resnet18", "resnet50", "resnet20")}
+    assert count == {"resnet18": 11_689_512, "resnet50": 25_557_032, "resnet20": 269_722}
     assert sum(p.numel() for p in TWINS["vgg16_bn_cifar"]().parameters()) == 14_728_266
 
 
 @pytest.mark.parametrize(
-    ("name", "N", "size"), [("lenet5", 3, None), ("resnet20", 2, 16), ("resnet18", 2, 33), ("vgg16_bn_cifar", 2, None)]
+    ("name", "N", "size"),
+    [("lenet5", 3, None), ("resnet20", 2, 16), ("resnet18", 2, 33), ("resnet50", 2, 33), ("vgg16_bn_cifar", 2, None)],
 )
 def test_a_step_is_the_same_step(name, N, size):
     ours = OurStep(name, N, size, dtype="float64")
