@@ -1,17 +1,15 @@
 """Mistakes planted one at a time into the kernels: each must be caught by the test named beside it.
 
-Of those in ``planted.py`` every `SHARE`-th is tried; with ``TINYCNN_ALL_MUTANTS=1`` all are, which takes minutes.
+With ``TINYCNN_ALL_MUTANTS=1`` those of ``planted.json`` are tried too, which takes minutes.
 """
 
-import importlib.util
+import json
 import os
 from pathlib import Path
 
 import mutants
 import pytest
 from mutants import Mutant
-
-SHARE = 1 if os.environ.get("TINYCNN_ALL_MUTANTS") else 5
 
 MAX = "test_pool.py::test_maximum_and_the_way_back_are_their_specification[float32-0]"
 NAN = "test_pool.py::test_nan_and_infinity_are_treated_as_in_numpy"
@@ -176,15 +174,8 @@ ROWS = [
 ]
 
 
-def planted():
-    """The rows of planted.py, a file that is no package's."""
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return [Mutant(*row) for row in module.PLANTED]
-
-
-ROWS += planted()[::SHARE]
+if os.environ.get("TINYCNN_ALL_MUTANTS"):
+    ROWS += [Mutant(*row) for row in json.loads(Path(__file__).with_name("planted.json").read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="module")
