@@ -5,6 +5,7 @@ import pytest
 
 from tinycnn import Conv2d, Linear, set_algorithms
 from tinycnn.kernels.conv.plan import ALGORITHMS, prefer
+from tinycnn.kernels.precision import precision
 from tinycnn.layers.base import LayerError
 from tinycnn.models import create
 
@@ -85,3 +86,12 @@ def test_parameters_of_a_composites_own_are_counted():
             return self.inner(x) * self.scale.data
 
     assert Scaled().summary((1, 3)).parameters == Scaled().num_parameters() == 15
+
+
+def test_the_precision_is_said(gpu):
+    assert str(Conv2d(1, 2, 3).summary((1, 1, 4, 4))).startswith("input (1, 1, 4, 4), float32\n")
+    assert Conv2d(1, 2, 3, dtype=np.float64).summary((1, 1, 4, 4)).precision == "float64"
+    with precision("tf32"):  # which means nothing on a CPU, nor to float64
+        assert Conv2d(1, 2, 3).summary((1, 1, 4, 4)).precision == "float32"
+        assert Conv2d(1, 2, 3, dtype=np.float64).to("cuda").summary((1, 1, 4, 4)).precision == "float64"
+        assert Conv2d(1, 2, 3).to("cuda").summary((1, 1, 4, 4)).to_dict()["precision"] == "tf32"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module
+from ..kernels.precision import get_precision
 from .base import Layer
 from .watch import restored, watched
 
@@ -37,10 +38,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """Every layer that computes something itself, in the order of execution; ``str()`` gives the table."""
+    """Every layer that computes something itself, in the order of execution; ``str()`` gives the table.
+
+    Attributes:
+        rows: the layers.
+        input_shape: what they were given.
+        precision: the parameters' type; ``tf32`` where a GPU rounds the factors of products of float32 so.
+    """
 
     rows: tuple[Row, ...]
     input_shape: tuple[int, ...]
+    precision: str
 
     @property
     def parameters(self) -> int:
@@ -60,7 +68,8 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the table and its totals as plain data."""
         totals = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
-        return {"input_shape": self.input_shape, **totals, "layers": [asdict(row) for row in self.rows]}
+        given = {"input_shape": self.input_shape, "precision": self.precision}
+        return {**given, **totals, "layers": [asdict(row) for row in self.rows]}
 
     def __str__(self) -> str:
         head = ("layer", "", "output shape", "algorithm", "parameters", "multiply-adds", "activations")
@@ -71,7 +80,7 @@ class Summary:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
         first, *lines, last = (_align(cells, widths) for cells in table)
-        return "\n".join([f"input {self.input_shape}", first, rule, *lines, rule, last])
+        return "\n".join([f"input {self.input_shape}, {self.precision}", first, rule, *lines, rule, last])
 
 
 def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
@@ -94,7 +103,8 @@ def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
 
     with restored(model), watched(model.eval(), note):
         model.forward(xp.zeros(input_shape, dtype))
-    return Summary(tuple(rows), tuple(input_shape))
+    rounds = xp is not np and dtype == np.float32
+    return Summary(tuple(rows), tuple(input_shape), get_precision() if rounds else dtype.name)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
