@@ -112,7 +112,7 @@ def conv2d_backward(
 def taken(problem: plan.Problem, w: Array, algorithm: str = "auto") -> str:
     """Return the algorithm that `conv2d_forward` and `conv2d_backward` take for arrays of w's kind."""
     if is_device_array(w):
-        return routes.choose(problem, routes.meant(algorithm)).algorithm
+        return routes.taken(problem, w.dtype, algorithm)
     return plan.choose(problem, w.dtype, algorithm)
 
 

@@ -22,7 +22,7 @@ def _nothing_is_preferred(monkeypatch):
 def test_the_rule():
     assert routes.choose(WIDE) == ("implicit", "implicit", "implicit")
     assert routes.choose(GROUPS) == ("direct", "direct", "direct")
-    for unknown in ("strips", "winograd2", "128x64 direct", ""):
+    for unknown in ("strips", "winograd3", "128x64 direct", ""):
         assert not routes.is_known(unknown)
         assert routes.choose(WIDE, unknown) == routes.choose(WIDE)
 
@@ -45,7 +45,11 @@ def test_what_there_is_to_measure():
     assert routes.candidates(few, float32, "forward") == [*every, "im2col"]
     assert routes.candidates(few, float32, "dw") == ["64x32", "im2col"]
     large = Problem((512, 56, 56, 256), 64, SAME)
-    assert "im2col" not in routes.candidates(large, float32, "forward"), "its patches would take 14 GB"
+    measured = routes.candidates(large, float32, "forward")
+    assert "im2col" not in measured, "its patches would take 14 GB"
+    assert measured[-2:] == ["winograd2", "winograd4"]
+    with precision("tf32"):
+        assert "winograd2" not in routes.candidates(large, float32, "forward")
     assert routes.candidates(Problem((2, 6, 5, 16), 24, Window((1, 1))), float32, "forward") == every
 
 
@@ -56,7 +60,7 @@ def test_every_route_gives_the_same(gpu, problem):
     x, w, b, dy = (rng.standard_normal(s) for s in (problem.x_shape, w_shape, problem.OC, problem.y_shape))
     wanted = plan.forward(x, w, b, SAME, problem.G), *plan.backward(dy, x, w, SAME, problem.G)
     x, w, b, dy = map(gpu.asarray, (x, w, b, dy))
-    for algorithm in ("auto", "implicit", "direct", "im2col", "im2col implicit direct"):
+    for algorithm in ("auto", "implicit", "direct", "im2col", "winograd2", "winograd4 winograd4 winograd4"):
         dx, dw = plan.backward(dy, x, w, SAME, problem.G, algorithm)
         out = gpu.full(w_shape[::-1], np.nan, dtype).transpose()
         assert plan.backward(dy, x, w, SAME, problem.G, algorithm, need_dx=False, out=out) == (None, out)
@@ -91,6 +95,10 @@ def test_a_layer_says_what_it_takes(gpu):
     layer.to("cuda")
     assert layer.chosen_algorithm(shape) == "128x64 im2col implicit"
     layer.algorithm = "winograd4"
+    assert layer.chosen_algorithm(shape) == "winograd4"
+    with precision("tf32"):
+        assert layer.chosen_algorithm(shape) == "implicit", "tensor cores are no help to it"
+    layer.algorithm = "strips"
     assert layer.chosen_algorithm(shape) == "implicit"
     with plan.prefer("im2col"):
         assert layer.chosen_algorithm(shape) == "im2col"

@@ -5,6 +5,8 @@
 ``128x64`` …   the same, by tiles of 128×64
 ``direct``     `depthwise`: one sum a thread, for groups of few channels
 ``im2col``     `im2col`: the patches in memory, and then a product; the reference
+``winograd2``  `winograd`: 3×3 windows with fewer multiplications, in strict float32 or float64
+``winograd4``
 =============  ====================================================================================================
 
 These are *routes*.  An algorithm is one route for all of forward, dx and dw, or three, with spaces between; ``auto``
@@ -22,12 +24,16 @@ import numpy as np
 from ...backend import Array
 from ..conv.plan import Problem, preferred
 from ..window import Window
-from . import conv, depthwise, gemm, im2col
+from . import conv, depthwise, gemm, im2col, winograd
 
 TILES = {tile.name: tile for tile in gemm.TILES}
-ROUTES = ("implicit", "direct", "im2col", *TILES)
+WINOGRAD = {"winograd2": 2, "winograd4": 4}
+"""Outputs along a side of a tile."""
+ROUTES = ("implicit", "direct", "im2col", *WINOGRAD, *TILES)
 MOST_COLS = 1 << 28
 """Bytes of patches that are worth measuring `im2col` with."""
+LEAST_CHANNELS = 64
+"""Channels from which `winograd` is worth measuring."""
 
 
 class Routes(NamedTuple):
@@ -53,12 +59,15 @@ def is_known(algorithm: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(problem: Problem, algorithm: str = "auto") -> Routes:
-    """Return the routes to take where ``algorithm`` is asked for; `rule` says what stands in for an unknown one."""
+def choose(problem: Problem, algorithm: str = "auto", tensor: bool = False) -> Routes:
+    """Return the routes to take where ``algorithm`` is asked for; `rule` says what stands in for an unknown one.
+
+    With ``tensor`` the products are taken on tensor cores.
+    """
     if not is_known(algorithm):
         return Routes(*[rule(problem)] * 3)
     words = algorithm.split(" ") * (3 if " " not in algorithm else 1)
-    return Routes(*(word if supports(word, problem) else rule(problem) for word in words))
+    return Routes(*(word if supports(word, problem, tensor) else rule(problem) for word in words))
 
 
 def rule(problem: Problem) -> str:
@@ -66,8 +75,10 @@ def rule(problem: Problem) -> str:
     return "direct" if supports("direct", problem) else "implicit"
 
 
-def supports(route: str, problem: Problem) -> bool:
+def supports(route: str, problem: Problem, tensor: bool = False) -> bool:
     """Return whether there is that route for a convolution."""
+    if route in WINOGRAD:
+        return not tensor and winograd.supports(problem.window, problem.G)
     return route != "direct" or depthwise.supports(problem.x_shape, problem.OC, problem.window, problem.G)
 
 
@@ -77,6 +88,8 @@ def candidates(problem: Problem, dtype: np.dtype, which: str) -> list[str]:
     names = [tile.name for tile in conv.possible_tiles(PASSES[which], C // G, OC // G, dtype)]
     cols = N * OH * OW * math.prod(problem.window.kernel) * C * dtype.itemsize
     names += ["direct"] if supports("direct", problem) else []
+    if min(C, OC) >= LEAST_CHANNELS and supports("winograd4", problem, conv.kind_of(dtype).tensor):
+        names += list(WINOGRAD)
     return names + (["im2col"] if cols <= MOST_COLS and problem.window.kernel != (1, 1) else [])
 
 
@@ -104,7 +117,12 @@ def backward(
 
 
 def _routes(x: Array, w: Array, window: Window, G: int, algorithm: str) -> Routes:
-    return choose(Problem(x.shape, len(w), window, G), meant(algorithm))
+    return choose(Problem(x.shape, len(w), window, G), meant(algorithm), conv.kind_of(x.dtype).tensor)
+
+
+def taken(problem: Problem, dtype: np.dtype, algorithm: str) -> str:
+    """Return the algorithm that arrays of ``dtype`` are convolved by where ``algorithm`` is asked for."""
+    return choose(problem, meant(algorithm), conv.kind_of(dtype).tensor).algorithm
 
 
 def meant(algorithm: str) -> str:
@@ -114,6 +132,8 @@ def meant(algorithm: str) -> str:
 
 def forward_by(route: str, x: Array, w: Array, b: Array | None, window: Window, G: int) -> Array:
     """Return y by a certain route."""
+    if route in WINOGRAD:
+        return winograd.forward(x, w, b, window, WINOGRAD[route])
     if route == "direct":
         return depthwise.forward(x, w, b, window, G)
     if route == "im2col":
@@ -123,6 +143,8 @@ def forward_by(route: str, x: Array, w: Array, b: Array | None, window: Window, 
 
 def backward_input_by(route: str, dy: Array, x_shape: tuple[int, ...], w: Array, window: Window, G: int) -> Array:
     """Return dx by a certain route."""
+    if route in WINOGRAD:
+        return winograd.backward_input(dy, w, window, WINOGRAD[route])
     if route == "direct":
         return depthwise.backward_input(dy, x_shape, w, window, G)
     if route == "im2col":
@@ -134,6 +156,8 @@ def backward_weight_by(
     route: str, dy: Array, x: Array, w_shape: tuple[int, ...], window: Window, G: int, out: Array | None = None
 ) -> Array:
     """Return dw by a certain route, in ``out`` if that is given."""
+    if route in WINOGRAD:
+        return winograd.backward_weight(dy, x, w_shape, window, WINOGRAD[route], out)
     if route == "direct":
         return depthwise.backward_weight(dy, x, w_shape, window, G, out)
     if route == "im2col":
