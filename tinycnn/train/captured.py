@@ -219,7 +219,7 @@ class CapturedStep:
         self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None
     ) -> Results:
         half = self._half
-        logits = self.model.forward(x if half is None else x.astype(half))
+        logits = self.model.forward(x if half is None else x.astype(half, copy=False))
         wide = logits if half is None else logits.astype(np.float32)
         loss, dlogits = self.loss_fn(wide, y)
         if look is not None:
