@@ -59,3 +59,13 @@ def test_bad_arguments():
 def test_orthogonal_has_no_preferred_sign():
     signs = {float(init.orthogonal((1, 1), np.random.default_rng(s))[0, 0]) for s in range(20)}
     assert signs == {-1.0, 1.0}
+
+
+def test_no_draws_are_zeros_that_take_no_memory():
+    rng = init.NoDraws(3)
+    big = init.he_normal((1 << 20, 1 << 10), rng)
+    assert big.strides == (0, 0)
+    assert big[5, 7] == 0
+    assert rng.uniform(1, 2) == 0
+    assert rng.integers(1 << 60) == np.random.default_rng(3).integers(1 << 60)
+    assert np.random.default_rng(rng) is rng

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..backend import Array, to_device, to_numpy
+from ..backend import Array, to_device
 from ..messages import some
 from ..parameter import Parameter, channels_last
-from .check import FLOATS, LayerError, as_numbers, check_array, check_place, is_half
+from . import state
+from .check import FLOATS, LayerError, check_array, check_place, is_half
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -293,16 +294,15 @@ class Layer:
 
         Names and shapes are PyTorch's.
         """
-        arrays = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
-        return {name: np.array(to_numpy(value), order="C") for name, value in arrays.items()}
+        return state.state_dict(self)
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy values in; nothing changes unless everything fits.
 
         ``num_batches_tracked`` counters may be absent (old PyTorch files lack them).
 
         Args:
-            state: arrays by path.
+            state_dict: arrays by path.
             strict: raise on missing or unexpected names; otherwise they are returned and left alone.
 
         Returns:
@@ -311,34 +311,19 @@ class Layer:
         Raises:
             LayerError: names do not match (strict), a shape differs, an entry is not numbers, or *no* name matches.
         """
-        own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
-        missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
-        unexpected = [n for n in state if n not in own]
-        if own and not any(n in state for n in own):
-            raise LayerError(f"{self}: none of the {len(state)} names given belongs to it; it has {some(own)}")
-        if strict and (missing or unexpected):
-            raise LayerError(f"{self}: state does not fit: missing {some(missing)}; unexpected {some(unexpected)}")
-        for name in own:
-            if name in state and tuple(own[name].shape) != tuple(np.shape(state[name])):
-                raise LayerError(
-                    f"{self}: {name} has shape {tuple(own[name].shape)}, the state's has {tuple(np.shape(state[name]))}"
-                )
-        new = {name: as_numbers(f"{self}: {name}", state[name], value) for name, value in own.items() if name in state}
-        for name, value in new.items():
-            own[name][...] = value
-        return missing, unexpected
+        return state.load_state_dict(self, state_dict, strict)
 
     def random_state(self) -> dict[str, list[int]]:
         """Return the position of every random stream below, by layer path; see `set_random_state`."""
         return {path: layer.stream.state() for path, layer in self.named_layers() if hasattr(layer, "stream")}
 
-    def set_random_state(self, state: Mapping[str, list[int]]) -> None:
+    def set_random_state(self, positions: Mapping[str, list[int]]) -> None:
         """Set every random stream back to where `random_state` found it: the same masks are drawn again."""
         for path, layer in self.named_layers():
             if hasattr(layer, "stream"):
-                if path not in state:
-                    raise LayerError(f"{layer}: the random state has no entry for it; it has {some(state)}")
-                layer.stream.set_state(state[path])
+                if path not in positions:
+                    raise LayerError(f"{layer}: the random state has no entry for it; it has {some(positions)}")
+                layer.stream.set_state(positions[path])
 
     def summary(self, input_shape: tuple[int, ...]) -> Summary:
         """Return a table of the layers, for inputs of (N, C, H, W) or (N, features): shapes, cost, memory."""

@@ -12,13 +12,14 @@ from ..backend import Array, array_module
 from ..initializers import Shape, fans
 from ..kernels.conv import plan
 from ..kernels.window import Window
-from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from ..layers.base import Layer, LayerError
 from ..layers.conv import check_fits, conv2d_backward, conv2d_backward_bias, conv2d_forward, taken
 from ..parameter import Parameter, channels_last
+from .network import Architecture, Network
 
 
-def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Sequential:
+def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Network:
     """LeNet-5 with today's parts: dense second convolution, ReLU, max-pooling, linear output.
 
     61,706 parameters and 416,520 multiply-adds for 10 classes on 1×32×32.
@@ -28,7 +29,7 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Genera
         in_channels: channels of the 32×32 input.
         rng: generator of the initial weights.
     """
-    return Sequential(
+    return Network(
         {
             "conv1": Conv2d(in_channels, 6, 5, rng=rng),  # -> (N, 6, 28, 28)
             "relu1": ReLU(),
@@ -42,11 +43,13 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Genera
             "fc2": Linear(120, 84, rng=rng),
             "relu4": ReLU(),
             "fc3": Linear(84, num_classes, rng=rng),
-        }
+        },
+        features="pool2",
+        classifier="fc3",
     )
 
 
-def lenet5_1998(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Sequential:
+def lenet5_1998(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Network:
     """LeNet-5 as published: sparse C3, trainable subsampling, scaled tanh, RBF output against drawn digits.
 
     60,000 parameters for one input channel on 1×32×32.  The outputs are *minus* the RBF distances, so that the
@@ -58,7 +61,7 @@ def lenet5_1998(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.G
         in_channels: channels of the 32×32 input.
         rng: generator of the initial weights, U(±2.4/fan_in).
     """
-    return Sequential(
+    return Network(
         {
             "c1": Conv2d(in_channels, 6, 5, init=_uniform_2_4, rng=rng),  # -> (N, 6, 28, 28)
             "c1_tanh": ScaledTanh(),
@@ -74,7 +77,9 @@ def lenet5_1998(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.G
             "f6": Linear(120, 84, init=_uniform_2_4, rng=rng),
             "f6_tanh": ScaledTanh(),
             "output": RBF(digit_bitmaps(num_classes)),
-        }
+        },
+        features="c5_tanh",
+        classifier="output",
     )
 
 
@@ -304,3 +309,11 @@ def digit_bitmaps(num_classes: int = 10) -> np.ndarray:
     rows = [line.split() for line in _DIGITS.split("\n") if line]
     drawings = ["".join(row[digit] for row in rows) for digit in range(num_classes)]
     return np.array([[1.0 if dot == "#" else -1.0 for dot in drawing] for drawing in drawings])
+
+
+_PAPER = "LeCun et al. 1998, Gradient-based learning applied to document recognition"
+
+ARCHITECTURES = {
+    "lenet5": Architecture(lenet5, (1, 32, 32), 61_706, 416_520, _PAPER),
+    "lenet5_1998": Architecture(lenet5_1998, (1, 32, 32), 60_000, 325_680, _PAPER),
+}

@@ -35,6 +35,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .network import Architecture, Network
 
 Where: TypeAlias = Literal["both", "end"]
 
@@ -50,7 +51,7 @@ def resnet_cifar(
     pad_where: Where = "both",
     checkpointed: bool = False,
     rng: np.random.Generator | None = None,
-) -> Sequential:
+) -> Network:
     """Build the network of 6n + 2 = ``depth`` layers.
 
     Args:
@@ -81,7 +82,7 @@ def resnet_cifar(
         widths = [(C, OC, 1 if i == 1 else 2)] + [(OC, OC, 1)] * (n - 1)
         stages[f"layer{i}"] = Sequential(*(wrap(block(*width)) for width in widths))
         C = OC
-    return Sequential(
+    return Network(
         {
             "conv1": Conv2d(in_channels, 16, 3, padding=1, bias=False, init=_he, rng=rng),
             "bn1": BatchNormReLU2d(16),
@@ -89,7 +90,9 @@ def resnet_cifar(
             "avgpool": GlobalAvgPool2d(),
             "flatten": Flatten(),
             "fc": Linear(64, num_classes, rng=rng),
-        }
+        },
+        features="layer3",
+        classifier="fc",
     )
 
 
@@ -111,3 +114,23 @@ def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: Where, rng: n
         else:
             way = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, init=_he, rng=rng), BatchNorm2d(OC))
     return ResidualNormReLU(main, BatchNormReLU2d(OC), way)
+
+
+_PAPER = "He et al. 2016, Deep residual learning for image recognition"
+_COST = {  # depth: parameters, multiply-adds
+    20: (269_722, 40_551_040),
+    32: (464_154, 68_862_592),
+    44: (658_586, 97_174_144),
+    56: (853_018, 125_485_696),
+    110: (1_727_962, 252_887_680),
+    1202: (19_421_274, 2_829_238_912),
+}
+
+ARCHITECTURES = {
+    f"resnet{depth}": Architecture(partial(resnet_cifar, depth), (3, 32, 32), *cost, _PAPER)
+    for depth, cost in _COST.items()
+} | {
+    f"plain{depth}": Architecture(partial(resnet_cifar, depth, shortcut="none"), (3, 32, 32), *cost, _PAPER)
+    for depth, cost in _COST.items()
+    if depth <= 110
+}
