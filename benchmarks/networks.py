@@ -33,9 +33,6 @@ from tinycnn import (
     Sequential,
 )
 
-VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-"""Channels of VGG-16's convolutions (configuration D), and where it pools."""
-
 
 @dataclass(frozen=True)
 class Net:
@@ -52,22 +49,6 @@ class Net:
     image: tuple[int, int, int]
     classes: int
     build: Callable[[int], Layer]
-
-
-def vgg16_bn_cifar(seed: int = 0) -> Sequential:
-    """Build VGG-16 with batch normalisation for 32×32 images."""
-    rng = np.random.default_rng(seed)
-    features: dict[str, Layer] = {}
-    i, C = 0, 3  # i counts as PyTorch's nn.Sequential does: convolution, normalisation and ReLU are three
-    for OC in VGG16:
-        if isinstance(OC, str):
-            features[str(i)] = MaxPool2d(2)
-            i += 1
-        else:
-            features[str(i)] = Conv2d(C, OC, 3, padding=1, rng=rng)
-            features[str(i + 1)] = BatchNormReLU2d(OC)
-            i, C = i + 3, OC
-    return Sequential({"features": Sequential(features), "flatten": Flatten(), "classifier": Linear(512, 10, rng=rng)})
 
 
 def resnet18(seed: int = 0) -> Sequential:
@@ -143,7 +124,7 @@ CIFAR = (3, 32, 32)
 DEPTHS = (20, 32, 56, 110)
 NETS = {
     "lenet5": Net("LeNet-5", (1, 32, 32), 10, partial(_created, "lenet5")),
-    "vgg16_bn_cifar": Net("VGG-16-BN (CIFAR)", CIFAR, 10, vgg16_bn_cifar),
+    "vgg16_bn_cifar": Net("VGG-16-BN (CIFAR)", CIFAR, 10, partial(_created, "vgg16_bn_cifar")),
     "resnet18": Net("ResNet-18", (3, 224, 224), 1000, resnet18),
     "resnet50": Net("ResNet-50", (3, 224, 224), 1000, resnet50),
 } | {f"resnet{d}": Net(f"ResNet-{d} (CIFAR)", CIFAR, 10, partial(_created, f"resnet{d}")) for d in DEPTHS}

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .networks import DEPTHS, VGG16
+from .networks import DEPTHS
+
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+"""Channels of VGG-16's convolutions (configuration D), and where it pools."""
 
 
 class LeNet5(nn.Module):

@@ -10,10 +10,14 @@ from ..initializers import NoDraws
 from ..layers.base import Layer
 from ..messages import nearest
 from . import lenet, resnet_cifar
+from .alexnet import ARCHITECTURES as ALEXNET
 from .network import Architecture
+from .vgg import ARCHITECTURES as VGG
 
 ARCHITECTURES: dict[str, Architecture] = {
     **lenet.ARCHITECTURES,
+    **ALEXNET,
+    **VGG,
     **resnet_cifar.ARCHITECTURES,
 }
 
