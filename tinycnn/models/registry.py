@@ -12,12 +12,14 @@ from ..messages import nearest
 from . import lenet, resnet_cifar
 from .alexnet import ARCHITECTURES as ALEXNET
 from .network import Architecture
+from .nin import ARCHITECTURES as NIN
 from .vgg import ARCHITECTURES as VGG
 
 ARCHITECTURES: dict[str, Architecture] = {
     **lenet.ARCHITECTURES,
     **ALEXNET,
     **VGG,
+    **NIN,
     **resnet_cifar.ARCHITECTURES,
 }
 
