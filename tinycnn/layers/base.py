@@ -12,7 +12,7 @@ forward keeps what its backward needs.  `Layer.train` turns both on, `Layer.eval
 
 **Who needs a gradient.**  Nobody wants dL/d(image), and nothing wants a gradient below the last frozen
 layer.  `Layer.require_dx` walks the network once, from input to output, and tells each layer whether its
-backward must return dx (``needs_dx``) and whether it will be called at all (``reached``).
+backward must return dx (``needs_dx``) and whether it will be called at all (``reached``).  `Layer.freeze` does so.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..backend import Array, to_device
-from ..messages import some
+from ..backend import Array
 from ..parameter import Parameter, channels_last
 from . import state
-from .check import FLOATS, LayerError, check_array, check_place, is_half
+from .check import LayerError, check_array, check_kind
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -47,21 +46,32 @@ class Layer:
     Attributes:
         path: where the layer sits in its network, ``layer1.0.conv1``; empty at the root.
         training, saving, needs_dx, reached: see the module docstring.
+        frozen: whether `freeze` has fixed it: ``training`` is False then, whatever `train` says.
         mixed: whether activations may have 16 bits, on a GPU, while parameters have 32.
     """
 
     path = ""
-    training = True
     saving = True
     needs_dx = True
     reached = True
     mixed = True
+    frozen = False
+    _training = True
     _saved: tuple[Any, ...] | None = None
 
     def __init__(self) -> None:
         self._parameters: dict[str, Parameter] = {}
         self._buffers: dict[str, Array] = {}
         self._children: dict[str, Layer] = {}
+
+    @property
+    def training(self) -> bool:
+        """Whether it behaves as in training."""
+        return self._training and not self.frozen
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
 
     def __setattr__(self, name: str, value: Any) -> None:
         parts = self.__dict__
@@ -86,7 +96,8 @@ class Layer:
         """Register a parameter or a child layer under ``name``, and make it the attribute of that name.
 
         A child registered under the empty name shares its parent's name space: its own children appear in
-        paths, and as attributes, as if they were the parent's.
+        paths, and as attributes, as if they were the parent's.  Behind a name that ends in ``_`` no dot follows:
+        ``branch1_`` and its child ``0`` make ``branch1_0``, as some published networks have it.
 
         Raises:
             TypeError: ``super().__init__()`` was not called yet.
@@ -238,6 +249,32 @@ class Layer:
             layer.saving = saving
         return self
 
+    def freeze(self, *patterns: str) -> list[str]:
+        """Fix layers and parameters: they are not trained, and frozen layers behave as in evaluation (`layers.freeze`).
+
+        ``model.freeze("conv1", "bn1", "layer1.*")``: a layer is frozen with all layers below it, or by all of its
+        parameters.  Call it on the whole network: dL/dx of the input is not computed from then on, unless
+        ``require_dx()`` asks for it.
+
+        Args:
+            patterns: of names, as in the state dict, or of layers; ``*`` stands for anything.  By default all.
+
+        Returns:
+            The names of the parameters that match.
+
+        Raises:
+            LayerError: a pattern matches nothing.
+        """
+        from .freeze import set_frozen
+
+        return set_frozen(self, patterns, True)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Undo `freeze`, wholly or for what matches; call it on the whole network."""
+        from .freeze import set_frozen
+
+        return set_frozen(self, patterns, False)
+
     def require_dx(self, needed: bool = True) -> bool:
         """Tell this layer and those below who needs a gradient (module docstring).
 
@@ -264,11 +301,7 @@ class Layer:
 
     def to(self: Self, device: str) -> Self:
         """Move parameters, gradients and buffers to ``"cpu"`` or ``"cuda"``, in place."""
-        for layer in self.layers():
-            for p in layer._parameters.values():
-                p.to(device)
-            for name, value in layer._buffers.items():
-                setattr(layer, name, to_device(value, device))
+        state.to(self, device)
         return self
 
     def astype(self: Self, dtype: np.typing.DTypeLike) -> Self:
@@ -277,14 +310,7 @@ class Layer:
         Raises:
             ValueError: ``dtype`` is neither float32 nor float64.
         """
-        if np.dtype(dtype).name not in FLOATS:
-            raise ValueError(f"layers compute in float32 or float64, not in {np.dtype(dtype).name}")
-        for layer in self.layers():
-            for p in layer._parameters.values():
-                p.astype(dtype)
-            for name, value in layer._buffers.items():
-                if value.dtype.kind == "f":
-                    setattr(layer, name, value.astype(dtype))
+        state.astype(self, dtype)
         return self
 
     # ---- state ---------------------------------------------------------------------------------------------
@@ -319,11 +345,7 @@ class Layer:
 
     def set_random_state(self, positions: Mapping[str, list[int]]) -> None:
         """Set every random stream back to where `random_state` found it: the same masks are drawn again."""
-        for path, layer in self.named_layers():
-            if hasattr(layer, "stream"):
-                if path not in positions:
-                    raise LayerError(f"{layer}: the random state has no entry for it; it has {some(positions)}")
-                layer.stream.set_state(positions[path])
+        state.set_random_state(self, positions)
 
     def summary(self, input_shape: tuple[int, ...]) -> Summary:
         """Return a table of the layers, for inputs of (N, C, H, W) or (N, features): shapes, cost, memory."""
@@ -345,14 +367,8 @@ class Layer:
             LayerError: not a floating-point array, of another dtype than the parameters, wrong rank or channels.
         """
         check_array(self, x, (rank,) if isinstance(rank, int) else rank, channels)
-        self._check_kind(x, "input")
+        check_kind(self, "input", x, self._parameters.values())
         return channels_last(x)
-
-    def _check_kind(self, x: Array, what: str) -> None:
-        for p in self._parameters.values():
-            if p.dtype != x.dtype and not (is_half(x) and p.dtype == np.float32):
-                raise LayerError(f"{self}: {what} is {x.dtype}, parameters are {p.dtype}: convert one with astype")
-            check_place(self, what, x, p.data)
 
     def check_gradient(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Return ``dy`` on channels-last memory after checking that it has the shape of the output.
@@ -361,7 +377,7 @@ class Layer:
             LayerError: it has not, or is not a floating-point array of the parameters' dtype.
         """
         check_array(self, dy, None, None)
-        self._check_kind(dy, "dL/dy")
+        check_kind(self, "dL/dy", dy, self._parameters.values())
         if tuple(dy.shape) != tuple(shape):
             raise LayerError(
                 f"{self}: backward needs dL/dy of the output's shape {tuple(shape)}, got {tuple(dy.shape)}"
@@ -381,4 +397,4 @@ class Layer:
 
 
 def _join(*parts: str) -> str:
-    return ".".join(part for part in parts if part)
+    return ".".join(part for part in parts if part).replace("_.", "_")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array, array_module, is_device_array, place_of, place_words
+from ..parameter import Parameter
 
 FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")
@@ -52,6 +54,18 @@ def check_place(owner: object, what: str, x: Array, parameter: Array) -> None:
         )
 
 
+def check_kind(owner: object, what: str, x: Array, parameters: Iterable[Parameter]) -> None:
+    """Make sure that ``x`` is of the parameters' dtype (or has 16 bits where those have 32), and where they are.
+
+    Raises:
+        LayerError: it is not.
+    """
+    for p in parameters:
+        if p.dtype != x.dtype and not (is_half(x) and p.dtype == np.float32):
+            raise LayerError(f"{owner}: {what} is {x.dtype}, parameters are {p.dtype}: convert one with astype")
+        check_place(owner, what, x, p.data)
+
+
 def is_half(x: Array) -> bool:
     """Whether ``x`` holds numbers of 16 bits, on a GPU."""
     return x.dtype.itemsize == 2 and x.dtype.name in HALVES and is_device_array(x)
@@ -75,7 +89,7 @@ def as_numbers(what: str, value: Any, like: Array) -> Array:
     """
     try:
         array = array_module(like).asarray(value)
-        return array.astype(like.dtype, casting="same_kind" if like.dtype.kind == "f" else "unsafe")
+        return array.astype(like.dtype, casting="same_kind" if like.dtype.kind == "f" else "unsafe", copy=False)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LayerError(f"{what} cannot be read as {like.dtype} numbers: {error}") from None
 

@@ -188,6 +188,7 @@ class Conv2d(Layer):
         self.algorithm = algorithm
         rng = np.random.default_rng(rng)
         shape = (out_channels, in_channels // groups, *self.window.kernel)
+        self.init = init
         self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
         bound = fans(shape)[0] ** -0.5 if init is None else 0.0
         self.bias = Parameter(rng.uniform(-bound, bound, out_channels).astype(dtype)) if bias else None

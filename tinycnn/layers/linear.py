@@ -161,6 +161,7 @@ class Linear(Layer):
         self.out_features = whole(out_features, "out_features", owner)
         rng = np.random.default_rng(rng)
         shape = (out_features, in_features)
+        self.init = init
         self.weight = Parameter((init or default_uniform)(shape, rng).astype(dtype))
         bound = fans(shape)[0] ** -0.5 if init is None else 0.0
         self.bias = Parameter(rng.uniform(-bound, bound, out_features).astype(dtype)) if bias else None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array, to_numpy
+from ..backend import Array, to_device, to_numpy
 from ..messages import some
-from .check import LayerError, as_numbers
+from .check import FLOATS, LayerError, as_numbers
 
 if TYPE_CHECKING:
     from .base import Layer
@@ -42,3 +42,33 @@ def load_state_dict(layer: Layer, values: Mapping[str, Any], strict: bool = True
 
 def _own(layer: Layer) -> dict[str, Array]:
     return {name: p.data for name, p in layer.named_parameters()} | dict(layer.named_buffers())
+
+
+def set_random_state(layer: Layer, positions: Mapping[str, list[int]]) -> None:
+    """Set every random stream back to where it was found (`Layer.set_random_state`)."""
+    for path, one in layer.named_layers():
+        if hasattr(one, "stream"):
+            if path not in positions:
+                raise LayerError(f"{one}: the random state has no entry for it; it has {some(positions)}")
+            one.stream.set_state(positions[path])
+
+
+def to(layer: Layer, device: str) -> None:
+    """Move parameters, gradients and buffers (`Layer.to`)."""
+    for one in layer.layers():
+        for p in one._parameters.values():
+            p.to(device)
+        for name, value in one._buffers.items():
+            setattr(one, name, to_device(value, device))
+
+
+def astype(layer: Layer, dtype: np.typing.DTypeLike) -> None:
+    """Convert parameters, gradients and floating-point buffers (`Layer.astype`)."""
+    if np.dtype(dtype).name not in FLOATS:
+        raise ValueError(f"layers compute in float32 or float64, not in {np.dtype(dtype).name}")
+    for one in layer.layers():
+        for p in one._parameters.values():
+            p.astype(dtype)
+        for name, value in one._buffers.items():
+            if value.dtype.kind == "f":
+                setattr(one, name, value.astype(dtype))

@@ -18,6 +18,7 @@ from ..backend import CPU, Array, array_module, device_of, synchronize
 from ..data.device import DeviceLoader
 from ..kernels.metrics import count_batch
 from ..layers.base import Layer
+from ..layers.freeze import frozen_parts, restore_frozen
 from ..layers.watch import restored
 from ..optim import Optimizer, ReduceLROnPlateau
 from .captured import CapturedStep, Loss
@@ -273,6 +274,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": None if self.captured.scaler is None else self.captured.scaler.state_dict(),
+            "frozen": frozen_parts(self.model),
             "random": {path: [int(v) for v in state] for path, state in self.model.random_state().items()},
             "epoch": self.epoch,
             "batch": self.batch,
@@ -293,6 +295,8 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
         if self.captured.scaler is not None:
             self.captured.scaler.load_state_dict(state["scaler"])
+        if "frozen" in state:  # older files lack it
+            restore_frozen(self.model, state["frozen"])
         self.model.set_random_state(state["random"])
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
         self.sums.set(state["sums"])
