@@ -113,3 +113,16 @@ def stirred(layer, module, seed=0):
             x[...] = rng.uniform(0.5, 1.5, x.shape) if x.dtype.kind == "f" else 3
     module.double().load_state_dict({name: torch.from_numpy(value) for name, value in layer.state_dict().items()})
     return layer, module
+
+
+def assert_same_step(a, b, x, seed=0):
+    """Hold output, input gradient, parameter gradients and buffers of two networks' steps equal to the last bit."""
+    assert list(a.state_dict()) == list(b.state_dict())
+    b.load_state_dict(a.state_dict())
+    steps = []
+    for model in (a, b):
+        y = model(x)
+        dx = model.backward(np.random.default_rng(seed).standard_normal(y.shape).astype(y.dtype))
+        steps.append({"y": y, "dx": dx, **{name: p.grad for name, p in model.named_parameters()}, **model.state_dict()})
+    for name, value in steps[0].items():
+        np.testing.assert_array_equal(steps[1][name], value, err_msg=name)

@@ -44,6 +44,7 @@ from .layers import (
     SiLU,
     Softmax,
     Softplus,
+    StochasticBranch,
     StochasticDepth,
     Tanh,
     ZeroPad2d,
@@ -130,6 +131,11 @@ def _checkpointed(rng: Rng) -> Layer:
     return Checkpointed(inner)
 
 
+def _stochastic_branch(rng: Rng) -> Layer:
+    main = Sequential(Conv2d(4, 6, 3, stride=2, bias=False, rng=rng), BatchNorm2d(6), Tanh())
+    return StochasticBranch(main, 0.4, rng=_keeps_first())
+
+
 _IMAGE = (3, 4, 7, 6)
 
 CASES: dict[str, Case] = {
@@ -179,6 +185,8 @@ CASES: dict[str, Case] = {
     "Dropout2d": Case(lambda rng: Dropout2d(0.4, rng=rng), _IMAGE),
     "StochasticDepth batch": Case(lambda rng: StochasticDepth(0.4, "batch", rng=_keeps_first()), _IMAGE),
     "StochasticDepth row": Case(lambda rng: StochasticDepth(0.4, "row", rng=rng), _IMAGE),
+    "StochasticBranch": Case(_stochastic_branch, _IMAGE),
+    "StochasticBranch eval": Case(_stochastic_branch, _IMAGE, evaluate=True),
     "Flatten": Case(lambda rng: Flatten(), _IMAGE),
     "ZeroPad2d": Case(lambda rng: ZeroPad2d((1, 2, 0, 3)), _IMAGE),
     "Identity": Case(lambda rng: Identity(), _IMAGE),

@@ -12,6 +12,7 @@ from .lrn import LocalResponseNorm
 from .norm import GroupNorm, InstanceNorm2d
 from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, GlobalAvgPool2d, MaxPool2d
 from .shape import Flatten, Identity, PadShortcut, ZeroPad2d
+from .stochastic import StochasticBranch
 
 __all__ = [
     "GELU",
@@ -47,6 +48,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "StochasticBranch",
     "StochasticDepth",
     "Tanh",
     "ZeroPad2d",

@@ -4,9 +4,14 @@ from .alexnet import alexnet, alexnet_2012
 from .lenet import lenet5, lenet5_1998
 from .network import Architecture, Network
 from .nin import nin_cifar, nin_imagenet
+from .preact import preact_resnet
 from .registry import ARCHITECTURES, architecture, create, names
+from .resnet import basic_resnet, bottleneck_resnet
 from .resnet_cifar import resnet_cifar
+from .resnext import resnext_cifar
+from .stochastic import stochastic_resnet
 from .vgg import vgg, vgg_cifar
+from .wide import wide_resnet
 
 __all__ = [
     "ARCHITECTURES",
@@ -15,13 +20,19 @@ __all__ = [
     "alexnet",
     "alexnet_2012",
     "architecture",
+    "basic_resnet",
+    "bottleneck_resnet",
     "create",
     "lenet5",
     "lenet5_1998",
     "names",
     "nin_cifar",
     "nin_imagenet",
+    "preact_resnet",
     "resnet_cifar",
+    "resnext_cifar",
+    "stochastic_resnet",
     "vgg",
     "vgg_cifar",
+    "wide_resnet",
 ]

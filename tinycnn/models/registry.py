@@ -9,7 +9,7 @@ import numpy as np
 from ..initializers import NoDraws
 from ..layers.base import Layer
 from ..messages import nearest
-from . import lenet, resnet_cifar
+from . import lenet, preact, resnet, resnet_cifar, resnext, stochastic, wide
 from .alexnet import ARCHITECTURES as ALEXNET
 from .network import Architecture
 from .nin import ARCHITECTURES as NIN
@@ -20,7 +20,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     **ALEXNET,
     **VGG,
     **NIN,
+    **resnet.ARCHITECTURES,
     **resnet_cifar.ARCHITECTURES,
+    **preact.ARCHITECTURES,
+    **wide.ARCHITECTURES,
+    **resnext.ARCHITECTURES,
+    **stochastic.ARCHITECTURES,
 }
 
 

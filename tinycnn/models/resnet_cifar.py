@@ -16,30 +16,16 @@ Source: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
-from ..initializers import he_normal
-from ..layers import (
-    BatchNorm2d,
-    BatchNormReLU2d,
-    Checkpointed,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool2d,
-    Linear,
-    PadShortcut,
-    ResidualNormReLU,
-    Sequential,
-)
+from ..layers import BatchNormReLU2d
 from ..layers.base import Layer
 from .network import Architecture, Network
-
-Where: TypeAlias = Literal["both", "end"]
-
-_he = partial(he_normal, mode="fan_out")  # √(2/(k²·OC)), as the authors' code fills
+from .resnet import Place, Rng, Where, basic_block, cifar_stem, network, stages, two_convolutions
 
 
 def resnet_cifar(
@@ -50,7 +36,7 @@ def resnet_cifar(
     shortcut: Literal["A", "B", "none"] = "A",
     pad_where: Where = "both",
     checkpointed: bool = False,
-    rng: np.random.Generator | None = None,
+    rng: Rng | None = None,
 ) -> Network:
     """Build the network of 6n + 2 = ``depth`` layers.
 
@@ -68,52 +54,37 @@ def resnet_cifar(
     Raises:
         ValueError: no such depth or shortcut.
     """
-    n, remainder = divmod(depth - 2, 6)
-    if n < 1 or remainder:
-        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, …), got {depth}")
     if shortcut not in ("A", "B", "none"):
         raise ValueError(f"shortcut must be 'A', 'B' or 'none', got {shortcut!r}")
     rng = np.random.default_rng(rng)
-    block = partial(_block, shortcut=shortcut, pad_where=pad_where, rng=rng)
-    wrap = Checkpointed if checkpointed else lambda layer: layer
-    stages: dict[str, Layer] = {}
-    C = 16
-    for i, OC in enumerate((16, 32, 64), start=1):
-        widths = [(C, OC, 1 if i == 1 else 2)] + [(OC, OC, 1)] * (n - 1)
-        stages[f"layer{i}"] = Sequential(*(wrap(block(*width)) for width in widths))
-        C = OC
-    return Network(
-        {
-            "conv1": Conv2d(in_channels, 16, 3, padding=1, bias=False, init=_he, rng=rng),
-            "bn1": BatchNormReLU2d(16),
-            **stages,
-            "avgpool": GlobalAvgPool2d(),
-            "flatten": Flatten(),
-            "fc": Linear(64, num_classes, rng=rng),
-        },
-        features="layer3",
-        classifier="fc",
-    )
+    block: Callable[[Place], Layer] = partial(_plain_block, rng=rng)
+    if shortcut != "none":
+        block = partial(basic_block, shortcut=shortcut, pad_where=pad_where, rng=rng)
+    return cifar_network(block, blocks_per_stage(depth), num_classes, in_channels, checkpointed, rng)
 
 
-def _block(C: int, OC: int, stride: int, shortcut: str, pad_where: Where, rng: np.random.Generator) -> Layer:
-    """The block of the module docstring, from C to OC channels."""
-    main = Sequential(
-        {
-            "conv1": Conv2d(C, OC, 3, stride=stride, padding=1, bias=False, init=_he, rng=rng),
-            "bn1": BatchNormReLU2d(OC),
-            "conv2": Conv2d(OC, OC, 3, padding=1, bias=False, init=_he, rng=rng),
-        }
-    )
-    if shortcut == "none":
-        return main.append(BatchNormReLU2d(OC), "bn2")
-    way: Layer | None = None
-    if stride != 1 or C != OC:
-        if shortcut == "A":
-            way = PadShortcut(C, OC, stride=stride, where=pad_where)
-        else:
-            way = Sequential(Conv2d(C, OC, 1, stride=stride, bias=False, init=_he, rng=rng), BatchNorm2d(OC))
-    return ResidualNormReLU(main, BatchNormReLU2d(OC), way)
+def blocks_per_stage(depth: int) -> int:
+    """Return n of a network of 6n + 2 = ``depth`` layers.
+
+    Raises:
+        ValueError: there is none.
+    """
+    n, remainder = divmod(depth - 2, 6)
+    if n < 1 or remainder:
+        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, …), got {depth}")
+    return n
+
+
+def cifar_network(
+    block: Callable[[Place], Layer], n: int, num_classes: int, in_channels: int, checkpointed: bool, rng: Rng
+) -> Network:
+    """Return the network of the module docstring with any kind of block."""
+    parts = cifar_stem(in_channels, 16, rng) | stages(block, 16, (16, 32, 64), (n, n, n), checkpointed)
+    return network(parts, 64, num_classes, rng)
+
+
+def _plain_block(at: Place, rng: Rng) -> Layer:
+    return two_convolutions(at, rng).append(BatchNormReLU2d(at.OC), "bn2")
 
 
 _PAPER = "He et al. 2016, Deep residual learning for image recognition"
