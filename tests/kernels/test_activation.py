@@ -55,6 +55,15 @@ def test_self_gated_functions_write_their_slope(name, pair):
     np.testing.assert_allclose(dx, wanted[1], rtol=1e-12, atol=1e-14)
 
 
+def test_a_scaled_array_may_take_its_place(pair):
+    x, y = pair
+    wanted = x * 0.17
+    activation.scale(x, 0.17, y)
+    np.testing.assert_array_equal(y, wanted)
+    activation.scale(x, 0.17, x)
+    np.testing.assert_array_equal(x, wanted)
+
+
 def test_sums_may_take_a_place(pair):
     x, y = pair
     wanted = x + y

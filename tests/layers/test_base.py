@@ -34,6 +34,18 @@ def test_paths_are_pytorchs_and_empty_names_share_their_parents_space():
     assert {p.name for p in model.parameters()} == {name for name, _ in model.named_parameters()}
 
 
+def test_a_name_that_ends_in_an_underscore_is_joined_without_a_dot():
+    inner = Sequential({"0": Conv2d(2, 2, 1), "": Sequential({"1a": Conv2d(2, 2, 1)})})
+    model = Sequential({"stem": Sequential({"branch1_": inner, "_odd": Conv2d(2, 2, 1, bias=False)})})
+    names = [name for name, _ in model.named_parameters()]
+    places = ("branch1_0", "branch1_1a")
+    wanted = [f"stem.{place}.{kind}" for place in places for kind in ("weight", "bias")]
+    assert names == [*wanted, "stem._odd.weight"]
+    assert [p.name for p in model.parameters()] == names
+    assert model["stem"]["branch1_"]["0"].path == "stem.branch1_0"
+    assert "stem.branch1_1a" in dict(model.named_layers())
+
+
 def test_names_are_relative_to_the_layer_asked():
     part = small()["layer1"]
     assert next(part.named_parameters())[0] == "0.conv1.weight"

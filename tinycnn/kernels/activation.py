@@ -35,6 +35,12 @@ def multiply(x: Array, y: Array, z: Array) -> None:
 
 
 @twin("elementwise")
+def scale(x: Array, factor: float, y: Array) -> None:
+    """Write factor·x into ``y``, which may be ``x``."""
+    array_module(x).multiply(x, factor, out=y)
+
+
+@twin("elementwise")
 def relu(x: Array, y: Array) -> None:
     """Write max(x, 0) into ``y``; NaN stays NaN."""
     array_module(x).maximum(x, 0, out=y)

@@ -11,6 +11,7 @@ from .linear import Linear
 from .lrn import LocalResponseNorm
 from .norm import GroupNorm, InstanceNorm2d
 from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, GlobalAvgPool2d, MaxPool2d
+from .scale import Scale
 from .shape import Flatten, Identity, PadShortcut, ZeroPad2d
 from .stochastic import StochasticBranch
 
@@ -43,6 +44,7 @@ __all__ = [
     "ReLU",
     "Residual",
     "ResidualNormReLU",
+    "Scale",
     "Sequential",
     "SiLU",
     "Sigmoid",

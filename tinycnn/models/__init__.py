@@ -1,6 +1,7 @@
 """Architectures: one family per file, by name in the registry."""
 
 from .alexnet import alexnet, alexnet_2012
+from .inception import inception_resnet_v2, inception_v4
 from .lenet import lenet5, lenet5_1998
 from .network import Architecture, Network
 from .nin import nin_cifar, nin_imagenet
@@ -23,6 +24,8 @@ __all__ = [
     "basic_resnet",
     "bottleneck_resnet",
     "create",
+    "inception_resnet_v2",
+    "inception_v4",
     "lenet5",
     "lenet5_1998",
     "names",

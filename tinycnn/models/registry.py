@@ -11,6 +11,7 @@ from ..layers.base import Layer
 from ..messages import nearest
 from . import lenet, preact, resnet, resnet_cifar, resnext, stochastic, wide
 from .alexnet import ARCHITECTURES as ALEXNET
+from .inception import ARCHITECTURES as INCEPTION
 from .network import Architecture
 from .nin import ARCHITECTURES as NIN
 from .vgg import ARCHITECTURES as VGG
@@ -20,6 +21,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **ALEXNET,
     **VGG,
     **NIN,
+    **INCEPTION,
     **resnet.ARCHITECTURES,
     **resnet_cifar.ARCHITECTURES,
     **preact.ARCHITECTURES,

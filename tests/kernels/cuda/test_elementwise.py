@@ -15,6 +15,7 @@ from tinycnn.layers.conv import conv2d_backward_bias
 FUNCTIONS = {
     "add": (2, (), 1),
     "multiply": (2, (), 1),
+    "scale": (1, (0.17,), 1),
     "relu": (1, (), 1),
     "relu_backward": (2, (), 1),
     "leaky_relu": (1, (0.1,), 1),

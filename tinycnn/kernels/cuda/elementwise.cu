@@ -78,6 +78,10 @@ extern "C" __global__ void multiply(const T *x, const T *y, T *z, long long n) {
     map_pairs(x, y, z, n, [](A x, A y) { return x * y; });
 }
 
+extern "C" __global__ void scale(const T *x, T *y, A factor, long long n) {
+    map(x, y, n, [=](A x) { return factor * x; });
+}
+
 // NaN stays NaN.
 extern "C" __global__ void relu(const T *x, T *y, long long n) {
     map(x, y, n, [](A x) { return x <= 0 ? (A)0 : x; });

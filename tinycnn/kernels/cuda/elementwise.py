@@ -44,6 +44,11 @@ def multiply(x: Array, y: Array, z: Array) -> None:
     _map("multiply", x, y, z)
 
 
+def scale(x: Array, factor: float, y: Array) -> None:
+    """Write factor·x into ``y``."""
+    _map("scale", x, y, numbers=(factor,))
+
+
 def relu(x: Array, y: Array) -> None:
     """Write max(x, 0) into ``y``."""
     _map("relu", x, y)
