@@ -1,9 +1,12 @@
 """Initial weights: their distributions."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import is_channels_last
 
 from tinycnn import initializers as init
 
@@ -69,3 +72,20 @@ def test_no_draws_are_zeros_that_take_no_memory():
     assert rng.uniform(1, 2) == 0
     assert rng.integers(1 << 60) == np.random.default_rng(3).integers(1 << 60)
     assert np.random.default_rng(rng) is rng
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read off /proc")
+def test_no_draws_become_zeros_that_take_memory_when_they_are_used():
+    rng = init.NoDraws()
+    before = resident_bytes()
+    kept = [init.he_normal(shape, rng).astype(np.float32) for shape in [(20_000, 10_000), (5000, 400, 10, 10)]]
+    assert resident_bytes() - before < 100 << 20
+    assert not kept[0][123].any()
+    kept[0][123] = 1
+    assert kept[0].dtype == np.float32
+    assert is_channels_last(kept[1])
+    np.testing.assert_array_equal((rng.normal(size=3) + 1).astype(np.float32), np.ones(3, np.float32))

@@ -23,6 +23,23 @@ def test_channels_last_keeps_values_and_copies_only_when_needed():
     assert channels_last(np.array(1.0)).shape == ()
 
 
+def test_gradients_begin_as_zeros_in_the_order_of_the_values():
+    for shape in [(2, 3, 4, 5), (7, 3), (4,), (0, 3)]:
+        p = Parameter(np.ones(shape, np.float32))
+        assert not p.grad.any()
+        assert (p.grad.shape, p.grad.dtype, p.grad.strides) == (shape, np.float32, p.data.strides)
+
+
+def test_converting_to_the_type_it_has_copies_nothing():
+    p = Parameter(np.ones((2, 3)))
+    data, grad = p.data, p.grad
+    p.astype(np.float64)
+    assert p.data is data
+    assert p.grad is grad
+    p.astype(np.float32)
+    assert (p.data.dtype, p.grad.dtype) == (np.float32, np.float32)
+
+
 def test_a_frozen_parameter_takes_no_gradient():
     p = Parameter(np.ones(3))
     p.accumulate(np.ones(3))

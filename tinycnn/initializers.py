@@ -28,7 +28,7 @@ class NoDraws(np.random.Generator):
     For building a network whose weights are loaded from a file next.  Integers are drawn as ever, so that seeds
     of dropout are as in an initialised network's.
 
-    >>> NoDraws().normal(size=(2, 3))
+    >>> NoDraws().normal(size=(2, 3)).astype("float64")
     array([[0., 0., 0.],
            [0., 0., 0.]])
     """
@@ -38,11 +38,30 @@ class NoDraws(np.random.Generator):
 
     def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
         """Return zeros, a view of a single one."""
-        return np.broadcast_to(0.0, () if size is None else size)
+        return np.broadcast_to(_ZERO, () if size is None else size, subok=True)
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None, dtype: Any = None, out: Any = None) -> Any:
         """Return zeros, a view of a single one."""
-        return np.broadcast_to(0.0, () if size is None else size)
+        return np.broadcast_to(_ZERO, () if size is None else size, subok=True)
+
+
+class _Zeros(np.ndarray):
+    """Zeros that `NoDraws` draws.  The layer's ``astype`` makes them an array: of memory not written until it is used.
+
+    That is channels-last, where it matters, as a parameter will have it: it need not copy, and write, them.
+    """
+
+    def astype(self, dtype: Any, *args: Any, **options: Any) -> Any:
+        """Return zeros of ``dtype``, which are no view."""
+        if any(self.strides):  # somebody has computed with them
+            return self.view(np.ndarray).astype(dtype, *args, **options)
+        if self.ndim != 4:
+            return np.zeros(self.shape, dtype)
+        N, C, H, W = self.shape
+        return np.zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+
+
+_ZERO = np.zeros(()).view(_Zeros)
 
 
 def fans(shape: Shape) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class Parameter:
             raise ValueError(f"a parameter must be float32 or float64, got {data.dtype}: convert it with astype")
         self.name = name
         self.data = channels_last(data)
-        self.grad = array_module(data).zeros_like(self.data)
+        self.grad = _zeros_like(self.data)
         self.requires_grad = requires_grad
 
     @property
@@ -126,8 +126,8 @@ class Parameter:
             setattr(self, name, channels_last(value) if name in ("data", "_grad") else value)
 
     def astype(self, dtype: np.typing.DTypeLike) -> None:
-        """Convert values and gradient to ``dtype``."""
-        self.data, self.grad = self.data.astype(dtype), self.grad.astype(dtype)
+        """Convert values and gradient to ``dtype``; nothing is copied where they are of it."""
+        self.data, self.grad = self.data.astype(dtype, copy=False), self.grad.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", frozen"
@@ -144,6 +144,19 @@ def channels_last(x: Array) -> Array:
         return xp.ascontiguousarray(x) if x.ndim else x  # a 0-dimensional array would come back with one axis
     # (N, C, H, W) -> (N, H, W, C), contiguous, and back as a view
     return xp.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def _zeros_like(x: Array) -> Array:
+    """Return zeros in the shape, type and memory order of ``x``, an array of `channels_last`.
+
+    Memory that NumPy's ``zeros`` asks the system for is written when it is used, that of ``zeros_like`` at once: a
+    network of 138 million parameters that is never trained should not wait for its gradients, nor keep memory for them.
+    """
+    xp = array_module(x)
+    if x.ndim != 4:
+        return xp.zeros(x.shape, x.dtype)
+    N, C, H, W = x.shape
+    return xp.zeros((N, H, W, C), x.dtype).transpose(0, 3, 1, 2)
 
 
 def _aligned_zeros(size: int, like: Array) -> Array:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import Linear
+from tinycnn.layers import state as state_module
 from tinycnn.layers.base import LayerError
 from tinycnn.models import create
 
@@ -32,6 +33,42 @@ def test_loading_is_all_or_nothing():
             model.load_state_dict(changed)
         for name, value in model.state_dict().items():
             np.testing.assert_array_equal(value, before[name])
+
+
+def test_all_that_does_not_fit_is_said_at_once():
+    state = create("lenet5", seed=3).state_dict()
+    state["fc2.bias"], state["fc1.bias"], state["conv1.weight"] = np.ones(85), np.ones((120, 1)), np.ones((6, 3, 5, 5))
+    state["last.weight"], state["last.bias"] = state.pop("fc3.weight"), state.pop("fc3.bias")
+    with pytest.raises(LayerError) as caught:
+        create("lenet5").load_state_dict(state)
+    for words in [
+        "missing fc3.weight, fc3.bias (2 of 10)",
+        "unexpected last.weight, last.bias (2 of 10)",
+        "conv1.weight has shape (6, 1, 5, 5), the state's has (6, 3, 5, 5)",
+        "fc1.bias has shape (120,), the state's has (120, 1)",
+        "fc2.bias has shape (84,), the state's has (85,)",
+        "renaming last to fc3 would help",
+    ]:
+        assert words in str(caught.value)
+
+
+def test_arrays_that_do_not_copy_themselves_are_taken_piece_by_piece(monkeypatch):
+    """A mapping that says `release` is told after every piece, and values arrive whole, in any type and order."""
+    monkeypatch.setattr(state_module, "PIECE", 400)
+
+    class Mapped(dict):
+        released = 0
+
+        def release(self):
+            Mapped.released += 1
+
+    model = create("resnet20")
+    source = create("resnet20", seed=5).state_dict()
+    values = Mapped({name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in source.items()})
+    model.load_state_dict(values)
+    assert Mapped.released > 500
+    for name, x in model.state_dict().items():
+        np.testing.assert_array_equal(x, source[name])
 
 
 def test_not_strict_says_what_it_left_and_never_loads_nothing():

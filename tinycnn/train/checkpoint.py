@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from .. import __version__, models
+from ..backend import Array
 from ..layers import Layer, LayerError
-from .files import write_bytes
+from ..layers.state import arrays_of
+from .mapped import CheckpointError, PathLike, Weights
+from .tensors import parts_of, read_tensors, write_tensors
 
-PathLike: TypeAlias = str | os.PathLike[str]
+__all__ = [
+    "TRAINING_STATE", "WEIGHTS", "Checkpoint", "CheckpointError", "build", "describe", "load", "load_into",
+    "native_metadata", "read", "save", "write",
+]  # fmt: skip
 WEIGHTS, TRAINING_STATE = "weights", "training state"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, or not what was asked for; the message names the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        arrays: by name.
+        arrays: by name, views of the mapped file.
         metadata: by key, decoded; ``kind`` is ``"weights"`` or ``"training state"``.
     """
 
     path: Path
-    arrays: dict[str, np.ndarray]
+    arrays: Weights
     metadata: dict[str, Any]
 
 
@@ -67,7 +68,7 @@ def save(model: Layer, path: PathLike, **metadata: Any) -> None:
             f"{type(model).__name__} has no attribute 'architecture', so it could not be rebuilt from a file: make it "
             "with tinycnn.models.create, or keep model.state_dict() in a file of your own"
         )
-    write(path, model.state_dict(), {"kind": WEIGHTS, "architecture": model.architecture, **metadata})
+    write(path, arrays_of(model), {"kind": WEIGHTS, "architecture": model.architecture, **metadata})
 
 
 def load(path: PathLike, device: str = "cpu") -> Layer:
@@ -107,8 +108,8 @@ def build(checkpoint: Checkpoint) -> Layer:
     """
     architecture = checkpoint.metadata.get("architecture") or {}
     try:
-        model = models.create(**architecture)
-    except (TypeError, ValueError) as error:
+        model = models.create(**architecture, initialize=False)
+    except (TypeError, ValueError, AttributeError, MemoryError) as error:  # whatever a file may say
         raise CheckpointError(
             f"{checkpoint.path}: cannot build the architecture it names ({error}); "
             f"tinycnn {checkpoint.metadata.get('tinycnn')} wrote it, this is {__version__}"
@@ -137,30 +138,15 @@ def describe(architecture: Mapping[str, Any]) -> str:
 # ---- files -------------------------------------------------------------------------------------------------
 
 
-def write(path: PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+def write(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
     """Write arrays and metadata to a file, atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
     text = {key: json.dumps(value) for key, value in {"tinycnn": __version__, **metadata}.items()}
     text["checksum"] = json.dumps(_checksum(arrays, text))
-    write_bytes(Path(path), _in_order(to_bytes(dict(arrays), metadata=text)))
-
-
-def _in_order(file: bytes) -> bytes:
-    """Return a safetensors file with its metadata in alphabetical order: the library has it in a random one.
-
-    Equal contents are equal bytes then.  Offsets of arrays count from the end of the header, so they stay.
-    """
-    size = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # arrays stay aligned
-    return len(text).to_bytes(8, "little") + text + file[8 + size :]
+    write_tensors(path, arrays, text)
 
 
 def read(path: PathLike, kind: str) -> Checkpoint:
@@ -174,15 +160,13 @@ def read(path: PathLike, kind: str) -> Checkpoint:
         CheckpointError: missing, unreadable, truncated, damaged, another program's, or of the other kind.
     """
     path = _file_meant(Path(path), kind)
-    arrays, text = _read_safetensors(path)
-    if "tinycnn" not in text or "kind" not in text:
+    arrays = read_tensors(path)
+    metadata = native_metadata(arrays)
+    if not metadata:
         raise CheckpointError(
             f"{path}: a safetensors file, but not one of tinycnn's: build the network with tinycnn.models.create and "
-            "hand the arrays to its load_state_dict"
+            "hand the file to tinycnn.interop.load_weights"
         )
-    if json.dumps(_checksum(arrays, text)) != text.get("checksum"):
-        raise CheckpointError(f"{path}: damaged: its checksum does not fit its content: take another copy")
-    metadata = {key: json.loads(value) for key, value in text.items()}
     if metadata["kind"] != kind:
         cure = "best.safetensors beside it holds weights" if kind == WEIGHTS else "a run folder has one"
         raise CheckpointError(
@@ -202,32 +186,29 @@ def _file_meant(path: Path, kind: str) -> Path:
     return path
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def native_metadata(weights: Weights) -> dict[str, Any]:
+    """Return the metadata of a mapped safetensors file, decoded; empty where tinycnn has not written it.
 
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        words = str(error)
-        if "not fully covered" in words or "invalid header length" in words or "too small" in words:
-            what = "truncated, or has bytes too many"
-        else:
-            what = "damaged, or not a safetensors file"
-        raise CheckpointError(f"{path}: {what} ({words.split(': ', 1)[-1]}): take another copy") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}): check the path and its permissions") from None
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: holds arrays of a type that NumPy lacks ({error})") from None
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    text = weights.extra
+    if "tinycnn" not in text or "kind" not in text:
+        return {}
+    if json.dumps(_checksum(weights, text)) != text.get("checksum"):
+        raise CheckpointError(f"{weights.file.path}: damaged: its checksum does not fit its content: take another copy")
+    return {key: json.loads(value) for key, value in text.items()}
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> str:
+def _checksum(arrays: Mapping[str, Array], text: Mapping[str, str]) -> str:
     """Return a digest of every array (name, type, shape, content) and every piece of metadata but the checksum."""
     digest = hashlib.blake2b(digest_size=16)
+    release = getattr(arrays, "release", lambda: None)
     for key in sorted(set(text) - {"checksum"}):
         digest.update(f"{key}={text[key]}\n".encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype} {arrays[name].shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        for part in parts_of(arrays[name]):
+            digest.update(part)
+            release()
     return digest.hexdigest()

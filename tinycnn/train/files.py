@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 try:
     import fcntl as _fcntl
@@ -17,9 +17,16 @@ except ImportError:  # Windows
 else:
     fcntl = _fcntl
 
+Buffer: TypeAlias = bytes | memoryview
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put ``content`` into the file at ``path``; whoever looks sees the old file or the new one, nothing between.
+    """Put ``content`` into the file at ``path``; whoever looks sees the old file or the new one, nothing between."""
+    write_chunks(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[Buffer]) -> None:
+    """As `write_bytes`, for content that comes in pieces, of which only one need be in memory at a time.
 
     The bytes go to a temporary name in the same folder, are pushed to the disk, and only then take the name: a
     rename within a folder is atomic.  A process killed on the way leaves the temporary file, and the next
@@ -28,7 +35,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
