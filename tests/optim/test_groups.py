@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pytest
+import torch
 
-from tinycnn.optim import SGD, Adam, decay_groups
+from tinycnn.optim import SGD, Adam, CosineAnnealingLR, decay_groups, groups_by_name
 from tinycnn.optim.groups import plain
 from tinycnn.parameter import Parameter
 
@@ -88,3 +91,71 @@ def test_only_weights_decay(parameters, source):
 def test_an_empty_group_is_left_out():
     assert len(decay_groups([Parameter(np.zeros((2, 2)))], 0.1)) == 1
     assert decay_groups([Parameter(np.zeros(2))], 0.1)[0]["weight_decay"] == 0.0
+
+
+class Named(Model):
+    def named_parameters(self):
+        return ((p.name, p) for p in self._parameters)
+
+
+def test_every_parameter_is_in_the_first_group_that_matches(parameters):
+    groups = groups_by_name(Named(parameters), {"fc.bias": 0.5, "fc.*": {"lr": 0.1, "momentum": 0.5}, "*": 0.01})
+    assert [names(group) for group in groups] == [["fc.bias"], ["fc.weight"], ["conv.weight", "conv.bias", "scale"]]
+    optimizer = SGD(groups, lr=1.0, momentum=0.9)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1, 0.01]
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.5, 0.9]
+    assert [group["name"] for group in optimizer.param_groups] == ["fc.bias", "fc.*", "*"]
+
+
+def test_only_the_weights_of_each_group_decay(parameters):
+    groups = groups_by_name(Named(parameters), {"conv.*": 0.5, "*": 0.01}, weight_decay=0.1)
+    assert [(names(g), g["lr"], g["weight_decay"], g["name"]) for g in groups] == [
+        (["conv.weight"], 0.5, 0.1, "conv.*"),
+        (["conv.bias"], 0.5, 0.0, "conv.*"),
+        (["fc.weight"], 0.01, 0.1, "*"),
+        (["fc.bias", "scale"], 0.01, 0.0, "*"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"conv.*": 1, "fc.*": 1}, "no pattern matches scale: add one for the rest, '*', or freeze"),
+        ({"fc.*": 1}, "no pattern matches conv.weight, conv.bias, scale: add"),
+        ({}, "no pattern matches conv.weight, conv.bias, fc.weight, fc.bias and 1 more"),
+        ({"cnv.weight": 1, "*": 1}, "no parameter is left for 'cnv.weight'; did you mean 'conv.weight'?"),
+        ({"*": 1, "fc.*": 1}, "no parameter is left for 'fc.*': patterns before it have taken all"),
+        ({"scale": 1, "sc*": 1, "*": 1}, "no parameter is left for 'sc*': patterns before it have taken all"),
+    ],
+)
+def test_patterns_that_leave_out_or_catch_nothing_are_refused(parameters, settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        groups_by_name(Named(parameters), settings)
+
+
+def test_frozen_parameters_need_no_pattern_but_may_have_one(parameters):
+    for p in parameters[:3]:
+        p.requires_grad = False
+    groups = groups_by_name(Named(parameters), {"fc.*": 0.1, "scale": 1})
+    assert [names(group) for group in groups] == [["fc.weight", "fc.bias"], ["scale"]]
+
+
+def test_rates_and_their_schedule_are_pytorchs(parameters, gradients):
+    """Groups of rates 100 apart, under a cosine, one group frozen for a while."""
+    twins = [torch.nn.Parameter(torch.tensor(p.data.copy())) for p in parameters]
+    optimizer = SGD(groups_by_name(Named(parameters), {"conv.*": 1e-3, "fc.*": 1e-2, "*": 0.1}), lr=1, momentum=0.9)
+    reference = torch.optim.SGD(
+        [{"params": part, "lr": lr} for part, lr in ((twins[:2], 1e-3), (twins[2:4], 1e-2), (twins[4:], 0.1))],
+        lr=1,
+        momentum=0.9,
+    )
+    schedules = CosineAnnealingLR(optimizer, 10), torch.optim.lr_scheduler.CosineAnnealingLR(reference, 10)
+    for step, gs in enumerate(gradients(10)):
+        for i, (p, twin, g) in enumerate(zip(parameters, twins, gs, strict=True)):
+            p.requires_grad = i > 1 or step > 4
+            p.grad[...] = g
+            twin.grad = torch.tensor(g) if p.requires_grad else None
+        for one in (optimizer, reference, *schedules):
+            one.step()
+        for p, twin in zip(parameters, twins, strict=True):
+            np.testing.assert_allclose(p.data, twin.detach().numpy(), rtol=1e-12, atol=1e-14)

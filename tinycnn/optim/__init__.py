@@ -6,7 +6,7 @@ from .base import Optimizer
 from .clip import clip_grad_norm_, clip_grad_value_, grad_factor, grad_norm
 from .composed import ChainedScheduler, SequentialLR
 from .ema import EMA
-from .groups import decay_groups
+from .groups import decay_groups, groups_by_name
 from .policies import OneCycleLR, ReduceLROnPlateau
 from .registry import Schedule, create, create_schedule, hyperparameters, names, schedule_names
 from .scaler import GradScaler
@@ -62,6 +62,7 @@ __all__ = [
     "decay_groups",
     "grad_factor",
     "grad_norm",
+    "groups_by_name",
     "hyperparameters",
     "join_state",
     "names",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..messages import nearest, some
 from ..parameter import Parameter
 
 Group: TypeAlias = dict[str, Any]
@@ -148,3 +150,49 @@ def decay_groups(params: Any, weight_decay: float) -> list[Group]:
         {"params": [p for p in members if len(p.shape) <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def groups_by_name(
+    model: Any, settings: Mapping[str, float | Mapping[str, Any]], weight_decay: float | None = None
+) -> list[Group]:
+    """Give the parameters of a network hyper-parameters by their names: other learning rates for other layers.
+
+        groups = optim.groups_by_name(model, {"fc.*": 1e-2, "layer3.*": 1e-3, "*": 1e-4})
+        optimizer = optim.SGD(groups, lr=1e-2, momentum=0.9)
+
+    Each parameter belongs to the first pattern that matches its name.  What a network learned first, edges and
+    textures, serves every task, and is moved little; what is new has to move far.
+
+    Args:
+        model: a network: whatever has ``named_parameters``.
+        settings: by pattern (``*`` stands for anything): the learning rate, or a dict of hyper-parameters.
+        weight_decay: of every group that does not say otherwise, but for biases, scales and shifts, which get groups of
+            their own (`decay_groups`).
+
+    Returns:
+        Groups to hand to an optimizer, each with its pattern as ``name``.
+
+    Raises:
+        ValueError: a pattern matches no name that is left, or a parameter that is trained matches none.  (A frozen one
+            that matches is in its group, and trained with it once it is thawed; one that does not is left out.)
+
+    Sources: Howard & Ruder 2018, "Universal language model fine-tuning for text classification", section 3.2.
+    """
+    rest = dict(model.named_parameters())
+    every, groups = list(rest), list[Group]()
+    for pattern, values in settings.items():
+        hit = [name for name in rest if fnmatchcase(name, pattern)]
+        if not hit:
+            taken = any(fnmatchcase(name, pattern) for name in every)
+            why = ": patterns before it have taken all it matches" if taken else nearest(pattern, every)
+            raise ValueError(f"groups_by_name: no parameter is left for {pattern!r}{why}")
+        group = dict(values) if isinstance(values, Mapping) else {"lr": values}
+        members = [rest.pop(name) for name in hit]
+        parts = [{"params": members}] if weight_decay is None else decay_groups(members, weight_decay)
+        groups += [{**part, **group, "name": pattern} for part in parts]
+    missing = [name for name, p in rest.items() if p.requires_grad]
+    if missing:
+        raise ValueError(
+            f"groups_by_name: no pattern matches {some(missing)}: add one for the rest, '*', or freeze these parameters"
+        )
+    return groups
