@@ -1,6 +1,8 @@
 """Architectures: one family per file, by name in the registry."""
 
 from .alexnet import alexnet, alexnet_2012
+from .googlenet import googlenet, googlenet_2014
+from .heads import NetworkWithHeads
 from .inception import inception_resnet_v2, inception_v4
 from .lenet import lenet5, lenet5_1998
 from .network import Architecture, Network
@@ -18,12 +20,15 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "Network",
+    "NetworkWithHeads",
     "alexnet",
     "alexnet_2012",
     "architecture",
     "basic_resnet",
     "bottleneck_resnet",
     "create",
+    "googlenet",
+    "googlenet_2014",
     "inception_resnet_v2",
     "inception_v4",
     "lenet5",

@@ -11,6 +11,7 @@ from ..layers.base import Layer
 from ..messages import nearest
 from . import lenet, preact, resnet, resnet_cifar, resnext, stochastic, wide
 from .alexnet import ARCHITECTURES as ALEXNET
+from .googlenet import ARCHITECTURES as GOOGLENET
 from .inception import ARCHITECTURES as INCEPTION
 from .network import Architecture
 from .nin import ARCHITECTURES as NIN
@@ -22,6 +23,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **VGG,
     **NIN,
     **INCEPTION,
+    **GOOGLENET,
     **resnet.ARCHITECTURES,
     **resnet_cifar.ARCHITECTURES,
     **preact.ARCHITECTURES,
