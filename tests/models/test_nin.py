@@ -25,8 +25,9 @@ def test_names_are_the_authors(name):
     assert list(create(name, initialize=False).state_dict()) == list(NiN(*TABLES[name]).state_dict())
 
 
-@pytest.mark.parametrize(("name", "image"), [("nin_cifar", (20, 13)), ("nin_imagenet", (67, 96))])
+@pytest.mark.parametrize(("name", "image"), [("nin_cifar", (20, 13)), ("nin_imagenet", (67, 103))])
 def test_a_step_is_pytorchs(name, image):
+    """On sizes at which every pool has a last window that is not full."""
     model, module = stirred(create(name, 7, in_channels=2), NiN(TABLES[name][0], 7, 2))
     model.eval(backward=True)
     module.eval()
