@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..data import DataError
 from ..data.files import read_bytes
+from ..data.picture import open_picture
 
 GRAY, RGB = 1, 3
 
@@ -67,40 +66,6 @@ def _from_npy(raw: bytes, path: Path, channels: int) -> np.ndarray:
 
 
 def _from_picture(raw: bytes, path: Path, channels: int) -> np.ndarray:
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise DataError(
-            f"{path}: reading images needs Pillow: pip install 'tinycnn[data]', or give .npy arrays"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(raw)) as file:
-                x = np.asarray(_in_mode(ImageOps.exif_transpose(file), channels, path))
-    except DataError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: too large, over {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: shrink it") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        what = "not an image that Pillow reads" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"{path}: {what}: is it whole, and an image?") from None
+    x = np.asarray(open_picture(raw, path, channels))
     # (H, W) -> (1, H, W), or (H, W, C) -> (C, H, W)
     return x[None] if x.ndim == 2 else x.transpose(2, 0, 1)
-
-
-def _in_mode(picture: Any, channels: int, path: Path) -> Any:
-    """Return the picture in grey or RGB, on white where it is transparent."""
-    from PIL import Image
-
-    if picture.mode.startswith("I;16"):  # 0..65535; Pillow's own conversion would cut off at 255
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)).convert(
-            "L" if channels == GRAY else "RGB"
-        )
-    if picture.mode in ("I", "F"):
-        raise DataError(f"{path}: pixels of 32 bits have no known range: save it with 8 or 16 bits per pixel")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("L" if channels == GRAY else "RGB")

@@ -13,6 +13,7 @@ from .dataset import Dataset, prepare, split_validation, stratified_split
 from .device import DeviceLoader
 from .files import DataError
 from .idx import read_idx
+from .imagefolder import load_folder
 from .loader import Loader
 from .registry import load, names
 from .transforms import Normalize, fit_images
@@ -27,6 +28,7 @@ __all__ = [
     "RandomShift",
     "fit_images",
     "load",
+    "load_folder",
     "names",
     "pixel_covariance",
     "prepare",

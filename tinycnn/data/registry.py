@@ -9,6 +9,7 @@ from .cifar import load_cifar10
 from .dataset import Dataset
 from .digits import load_digits
 from .files import PathLike
+from .imagefolder import load_hymenoptera, load_images
 from .mnist import FASHION_MNIST, MNIST, load_family
 
 SPLITS = ("train", "test")
@@ -16,6 +17,8 @@ _LOADERS: dict[str, Callable[[str, PathLike | None], Dataset]] = {
     "cifar10": load_cifar10,
     "digits": lambda split, data_dir: load_digits(split),
     "fashion-mnist": lambda split, data_dir: load_family(FASHION_MNIST, split, data_dir),
+    "hymenoptera": load_hymenoptera,
+    "imagefolder": load_images,
     "mnist": lambda split, data_dir: load_family(MNIST, split, data_dir),
 }
 
@@ -24,7 +27,7 @@ def names() -> list[str]:
     """Return the names that `load` knows.
 
     >>> names()
-    ['cifar10', 'digits', 'fashion-mnist', 'mnist']
+    ['cifar10', 'digits', 'fashion-mnist', 'hymenoptera', 'imagefolder', 'mnist']
     """
     return list(_LOADERS)
 
@@ -36,7 +39,8 @@ def load(name: str, split: str = "train", data_dir: PathLike | None = None) -> D
     Dataset(digits test: 359 images 1×8×8, 10 classes)
 
     Args:
-        name: one of `names`.  ``digits`` is bundled; the others are read from files of yours.
+        name: one of `names`.  ``digits`` is bundled; the others are read from files of yours.  ``imagefolder`` means
+            photographs in a folder for each class, below ``train`` and ``val`` of ``data_dir`` (`load_folder`).
         split: ``"train"`` or ``"test"``.
         data_dir: folder that holds the files, directly or in a folder of the dataset's name or as torchvision
             lays them out; by default what the environment variable ``TINYCNN_DATA`` says.
