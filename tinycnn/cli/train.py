@@ -36,7 +36,10 @@ def _folder(text: str) -> Path:
 
 def train(
     model: Annotated[str | None, Option(help="Architecture (tinycnn models lists all). [default: lenet5]")] = None,
-    data: Annotated[str | None, Option(help="digits, mnist, fashion-mnist or cifar10. [default: digits]")] = None,
+    data: Annotated[
+        str | None,
+        Option(help="digits, mnist, fashion-mnist, cifar10, hymenoptera or imagefolder. [default: digits]"),
+    ] = None,
     data_dir: Annotated[Path | None, Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     epochs: Annotated[int | None, Option(help="Passes through the images. [default: by dataset]")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step. [default: 64]")] = None,
