@@ -15,6 +15,33 @@ def test_replaces_in_one_step_and_leaves_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
+def test_content_in_pieces_is_read_one_at_a_time(tmp_path):
+    path, there = tmp_path / "a.bin", []
+
+    def pieces():
+        for piece in (b"one", memoryview(b"two"), b""):
+            there.append((tmp_path / ".a.bin.tmp").exists())
+            yield piece
+
+    files.write_chunks(path, pieces())
+    assert path.read_bytes() == b"onetwo"
+    assert there == [True] * 3
+
+
+def test_failing_half_way_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+
+    def pieces():
+        yield b"new"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        files.write_chunks(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_failing_to_replace_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
     files.write_bytes(path, b"old")

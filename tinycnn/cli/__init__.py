@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from .errors import FAILED, INTERRUPTED, CommandError, words_of
+from .export import export
 from .inspect import gradcheck, list_models, summary
 from .train import Interruption, train
 from .use import evaluate, predict
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
+app.command("export")(export)
 app.command("models")(list_models)
 app.command("summary")(summary)
 app.command("gradcheck")(gradcheck)
