@@ -86,6 +86,15 @@ def test_evaluation_is_the_plain_network():
     np.testing.assert_allclose(model(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
+def test_the_first_step_is_the_papers():
+    model = stochastic_resnet(20)
+    module = StochasticResNet(3)
+    module.take(model.state_dict())
+    for block in module.blocks:
+        assert (block.bn2.weight == 1).all()
+        assert (block.bn2.bias == 0).all()
+
+
 def test_a_branch_is_dropped_as_often_as_asked():
     model = stochastic_resnet(8, survival=0.2, rng=np.random.default_rng(2))
     steps = 2000

@@ -13,11 +13,13 @@ Early blocks, whose features all later ones use, are kept more often: block l of
 **Scale.**  The paper multiplies a kept branch by 1 and, in evaluation, by its probability of survival 1 − p; here, as
 in dropout today, a kept branch is divided by 1 − p, and evaluation is the plain network of the same depth, for whose
 names and shapes the weights fit.  As the branch ends in a normalisation, the two are one function: the paper's γ and β
-of bn2 are these divided by 1 − p.  They start at 1 and 0 either way, so the paper's branches begin smaller by 1 − p,
-from 1 in the first block to 0.5 in the last, and its gradients of γ and β are smaller by as much.
+of bn2 are these divided by 1 − p.  So that the first step is the paper's, with its γ = 1, bn2 starts at γ = 1 − p.
+What differs from then on is how fast these two move: measured as the paper's γ and β, SGD takes steps 1/(1 − p)² times
+as long, which is 1 in the first block and 4 in the last.
 
 A block that is left out costs next to nothing on a CPU; on a GPU it is computed and multiplied by 0
-(`tinycnn.layers.stochastic`).  Parameters, multiply-adds and initialisation are those of `resnet_cifar`.
+(`tinycnn.layers.stochastic`).  Parameters, multiply-adds and, but for these γ, initialisation are those of
+`resnet_cifar`.
 
 Source: Huang, Sun, Liu, Sedra & Weinberger 2016, "Deep networks with stochastic depth", sections 3 and 4.
 """
@@ -69,7 +71,10 @@ def stochastic_resnet(
 
     def block(at: Place) -> Layer:
         p = (at.number + 1) / (3 * n) * (1 - survival)
-        main = two_convolutions(at, rng).append(BatchNorm2d(at.OC), "bn2")
+        norm = BatchNorm2d(at.OC)
+        if norm.weight is not None:
+            norm.weight.data[...] = 1 - p
+        main = two_convolutions(at, rng).append(norm, "bn2")
         way = way_past(at, shortcut, pad_where, rng)
         return Sequential({"": Residual(StochasticBranch(main, p, rng=rng), way), "relu": ReLU()})
 
