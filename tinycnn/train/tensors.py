@@ -9,7 +9,9 @@ which takes the memory of another copy or two; so places are looked up here, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def _header(path: PathLike, text: bytes) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        header = json.loads(text, object_pairs_hook=_distinct)
+        header = json.loads(text.decode(), object_pairs_hook=_distinct)
         with safe_open(path, framework="np"):
             return header
     except SafetensorError as error:
@@ -99,13 +101,28 @@ def _view(file: MappedFile, start: int, name: str, entry: Mapping[str, Any]) -> 
 # ---- writing -----------------------------------------------------------------------------------------------
 
 
-def write_tensors(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Stream:
+    """An array to be written that is computed on the way, piece by piece along its first axis."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_tensors(path: PathLike, arrays: Mapping[str, Array | Stream], metadata: Mapping[str, str]) -> None:
     """Write arrays, in C order, and metadata to a safetensors file, atomically; equal contents are equal bytes.
 
     Arrays on a GPU or on other memory than C's are brought over one at a time.
 
     Raises:
         TypeError: numbers of a type that the format lacks.
+        ValueError: a `Stream` that is not what it said.
         OSError: the file cannot be written.
     """
     codes = {name: _code(name, x) for name, x in arrays.items()}
@@ -132,8 +149,18 @@ def _code(name: str, x: Array) -> str:
     return WRITTEN[np.dtype(x.dtype)]
 
 
-def parts_of(x: Array) -> Iterator[memoryview]:
+def parts_of(x: Array | Stream) -> Iterator[memoryview]:
     """Yield the bytes of an array in C order, a piece at a time."""
+    if isinstance(x, Stream):
+        rows = 0
+        for piece in x.pieces:
+            rows += len(piece)
+            if (piece.shape[1:], piece.dtype) != (x.shape[1:], x.dtype):
+                raise ValueError(f"a stream of {x.dtype} {x.shape} came to a piece of {piece.dtype} {piece.shape}")
+            yield from parts_of(piece)
+        if rows != x.shape[0]:
+            raise ValueError(f"a stream of {x.dtype} {x.shape} ended after {rows} rows")
+        return
     x = to_numpy(x)
     for index in pieces(x):
         part = np.ascontiguousarray(x[index])

@@ -1,0 +1,435 @@
+"""Weights in and out: what is around them, their names, networks."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import safetensors.torch
+import torch
+
+import tinycnn
+from tinycnn import data, models
+from tinycnn.interop import CheckpointError, fit_names, load_weights, read_weights, save_for_torch
+from tinycnn.interop.weights import obvious_rename
+
+
+def zeros(shapes):
+    """A state dict of such shapes that takes no room: each tensor is one number, over and over."""
+    return {name: torch.zeros((), dtype=_dtype(name)).expand(shape) for name, shape in shapes.items()}
+
+
+def _dtype(name):
+    return torch.int64 if name.endswith("num_batches_tracked") else torch.float32
+
+
+def shapes_of(model):
+    named = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
+    return {name: tuple(x.shape) for name, x in named.items()}
+
+
+def trained(net, seed=0):
+    """Give a PyTorch network random parameters and statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    for x in net.state_dict().values():
+        if x.dtype == torch.float32:
+            x.uniform_(0.5, 1.5, generator=generator)
+    return net
+
+
+# ---- published files ---------------------------------------------------------------------------------------
+
+RESNET20 = Path(os.environ.get("TINYCNN_DATA", "nowhere")) / "weights" / "resnet20-12fca82f.th"
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # an import of it fails
+from tinycnn import interop, models
+path, name = sys.argv[1:]
+weights = interop.read_weights(path)
+model = models.create(name).eval()
+left = interop.load_weights(model, path, rename={"linear": "fc"})
+sums = {n: float(abs(x).sum(dtype="f8")) for n, x in model.state_dict().items()}
+print(json.dumps({"extra": weights.extra, "left": left, "sums": sums}))
+"""
+
+
+def load_without_torch(path, name):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, path, name], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56])
+def test_files_of_the_kind_of_akamasters_load_without_torch(depth, tmp_path):
+    """ResNets for CIFAR-10 by akamaster/pytorch_resnet_cifar10: old streams, ``module.``, a classifier ``linear``."""
+    net = trained(reference.ResNetCifar(depth))
+    state = {f"module.{k.replace('fc.', 'linear.')}": v for k, v in net.state_dict().items()}
+    state = OrderedDict((k, v) for k, v in state.items() if not k.endswith("num_batches_tracked"))
+    path = tmp_path / f"resnet{depth}-12345678.th"
+    torch.save({"state_dict": state, "best_prec1": 92.63}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"X\3\0\0\0cpu", b"X\6\0\0\0cuda:0"))
+    found = load_without_torch(path, f"resnet{depth}")
+    assert found["extra"] == {"best_prec1": 92.63}
+    assert found["left"] == [[], []]
+    for name, x in net.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert found["sums"][name] == pytest.approx(float(x.double().abs().sum()), rel=1e-12), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RESNET20.exists(), reason="TINYCNN_DATA has no weights/resnet20-12fca82f.th")
+def test_a_published_checkpoint_reaches_its_accuracy():
+    """The ResNet-20 of akamaster/pytorch_resnet_cifar10: 91.73 % on the 10,000 test images."""
+    assert load_without_torch(RESNET20, "resnet20")["extra"] == {"best_prec1": 91.78000183105469}
+    model = models.create("resnet20").eval()
+    assert load_weights(model, RESNET20, rename={"linear": "fc"}) == ([], [])
+    state = torch.load(RESNET20, map_location="cpu", weights_only=True)["state_dict"]
+    for name, x in state.items():
+        ours = model.state_dict()[name.removeprefix("module.").replace("linear.", "fc.")]
+        np.testing.assert_array_equal(ours, x.numpy())
+    test = data.load("cifar10", split="test")
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    right = 0
+    for start in range(0, 10_000, 250):
+        x = (test.images[start : start + 250].astype(np.float32) / 255 - mean[:, None, None]) / std[:, None, None]
+        right += int((model(x).argmax(axis=1) == test.labels[start : start + 250]).sum())
+    assert right == 9173
+
+
+BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def bn(name):
+    return [f"{name}.{part}" for part in BN]
+
+
+def layer(name):
+    return [f"{name}.weight", f"{name}.bias"]
+
+
+def resnet_keys(blocks, convolutions):
+    keys = ["conv1.weight", *bn("bn1")]
+    for stage, count in enumerate(blocks, 1):
+        for i in range(count):
+            block = f"layer{stage}.{i}"
+            for n in range(1, convolutions + 1):
+                keys += [f"{block}.conv{n}.weight", *bn(f"{block}.bn{n}")]
+            if i == 0 and (stage > 1 or convolutions == 3):
+                keys += [f"{block}.downsample.0.weight", *bn(f"{block}.downsample.1")]
+    return [*keys, *layer("fc")]
+
+
+def googlenet_keys():
+    def conv(name):
+        return [f"{name}.conv.weight", *bn(f"{name}.bn")]
+
+    keys = [*conv("conv1"), *conv("conv2"), *conv("conv3")]
+    for block in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
+        for branch in ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1"):
+            keys += conv(f"inception{block}.{branch}")
+    return [*keys, *layer("fc")]
+
+
+def googlenet_heads():
+    def head(name):
+        return [f"{name}.conv.conv.weight", *bn(f"{name}.conv.bn"), *layer(f"{name}.fc1"), *layer(f"{name}.fc2")]
+
+    return [*head("aux1"), *head("aux2")]
+
+
+def densenet_keys(blocks):
+    keys = ["features.conv0.weight", *bn("features.norm0")]
+    for b, count in enumerate(blocks, 1):
+        for i in range(1, count + 1):
+            for n in (1, 2):
+                one = f"features.denseblock{b}.denselayer{i}"
+                keys += [*bn(f"{one}.norm{n}"), f"{one}.conv{n}.weight"]
+        if b < len(blocks):
+            keys += [*bn(f"features.transition{b}.norm"), f"features.transition{b}.conv.weight"]
+    return [*keys, *bn("features.norm5"), *layer("classifier")]
+
+
+def indexed(features, classifier, norms=()):
+    keys = [key for i in features for key in layer(f"features.{i}") + (bn(f"features.{i + 1}") if norms else [])]
+    return keys + [key for i in classifier for key in layer(f"classifier.{i}")]
+
+
+TORCHVISION = {  # name: keys, how many, how many of old files that lack the batch counters
+    "resnet18": (resnet_keys([2, 2, 2, 2], 2), 122, 102),
+    "resnet50": (resnet_keys([3, 4, 6, 3], 3), 320, 267),
+    "alexnet": (indexed([0, 3, 6, 8, 10], [1, 4, 6]), 16, 16),
+    "vgg16": (indexed([0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28], [0, 3, 6]), 32, 32),
+    "vgg16_bn": (indexed([0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40], [0, 3, 6], BN), 97, 84),
+    "googlenet": (googlenet_keys(), 344, 287),
+    "densenet121": (densenet_keys([6, 12, 24, 16]), 727, 606),
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvisions_names_are_ours(name, old, tmp_path):
+    if name not in models.names():
+        pytest.skip(f"no {name} yet")
+    keys, new_count, old_count = TORCHVISION[name]
+    model = models.create(name, initialize=False, **without_heads(name))
+    shapes = shapes_of(model)
+    if old:
+        keys = [key for key in keys if not key.endswith("num_batches_tracked")]
+    assert len(keys) == (old_count if old else new_count)
+    state = zeros({key: shapes.get(key, (1,)) for key in keys})
+    torch.save(state, tmp_path / "m.pth", _use_new_zipfile_serialization=not old)
+    if model.num_parameters() > 30e6:  # to fill it takes long, and tells no more
+        assert {n for n in shapes if not (old and n.endswith("num_batches_tracked"))} == set(keys)
+    else:
+        assert load_weights(model, tmp_path / "m.pth") == ([], [])
+
+
+def without_heads(name):
+    """Options that leave out GoogLeNet's heads, which files of it may lack."""
+    import inspect
+
+    build = inspect.signature(models.architecture(name).build).parameters
+    return {option: False for option in ("aux_logits", "auxiliary", "aux") if option in build}
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if "1202" not in name and "1001" not in name])
+def test_every_networks_file_fits_it(name, tmp_path):
+    model = models.create(name, initialize=False)
+    torch.save(zeros(shapes_of(model)), tmp_path / "m.pth")
+    found = read_weights(tmp_path / "m.pth")
+    assert {n: x.shape for n, x in found.items()} == shapes_of(model)
+    if model.num_parameters() < 3e6:
+        assert load_weights(model, found) == ([], [])
+
+
+@pytest.mark.skipif("googlenet" not in models.names(), reason="no googlenet yet")
+def test_auxiliary_heads_are_dropped_on_request(tmp_path):
+    model = models.create("googlenet", initialize=False, **without_heads("googlenet"))
+    keys = [*googlenet_keys(), *googlenet_heads()]
+    assert len(keys) == 364
+    torch.save(zeros({key: shapes_of(model).get(key, (2, 3)) for key in keys}), tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected aux1\.conv\.conv\.weight.* \(20 of 364\)"):
+        load_weights(model, tmp_path / "m.pth")
+    assert load_weights(model, tmp_path / "m.pth", drop="aux*") == ([], [])
+    assert load_weights(model, tmp_path / "m.pth", drop=["aux1.*", "aux2.*"]) == ([], [])
+
+
+@pytest.mark.skipif("densenet121" not in models.names(), reason="no densenet121 yet")
+def test_densenets_old_names(tmp_path):
+    model = models.create("densenet121", initialize=False)
+    old = {}
+    for key, shape in shapes_of(model).items():
+        if "denselayer" in key and not key.endswith("num_batches_tracked"):
+            key = key.replace("norm1", "norm.1").replace("norm2", "norm.2")
+            key = key.replace("conv1", "conv.1").replace("conv2", "conv.2")
+        old |= {} if key.endswith("num_batches_tracked") else {key: shape}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    assert len(old) == 606
+    torch.save(zeros(old), tmp_path / "m.pth")
+    assert load_weights(model, tmp_path / "m.pth") == ([], [])
+
+
+# ---- names -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lenet():
+    return models.create("lenet5", seed=3)
+
+
+def state_of(model, change=lambda name: name):
+    return {change(name): torch.from_numpy(x) for name, x in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"model": s, "optimizer": {"state": {}}, "epoch": 3},
+        lambda s: {"model_state_dict": s, "loss": 0.5},
+        lambda s: {"net": {"state_dict": s}},
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+        lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"epoch": 3, **s},
+    ],
+)
+def test_what_is_around_weights_comes_off(around, lenet, tmp_path):
+    torch.save(around(state_of(lenet)), tmp_path / "m.pt")
+    other = models.create("lenet5", seed=4)
+    assert load_weights(other, tmp_path / "m.pt") == ([], [])
+    for name, x in lenet.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], x)
+
+
+def test_one_of_several(lenet, tmp_path):
+    other = state_of(models.create("lenet5", seed=9))
+    torch.save({"model": state_of(lenet), "model_ema": other}, tmp_path / "m.pt")
+    np.testing.assert_array_equal(read_weights(tmp_path / "m.pt", key="model_ema")["fc1.bias"], other["fc1.bias"])
+    np.testing.assert_array_equal(read_weights(tmp_path / "m.pt")["fc1.bias"], lenet["fc1"].bias.data)
+    with pytest.raises(CheckpointError, match="no state dict 'ema'; its keys are model, model_ema"):
+        read_weights(tmp_path / "m.pt", key="ema")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([1, 2], "it holds a list, and no state dict"),
+        (torch.ones(3), "it holds a ndarray, and no state dict"),
+        ({"epoch": 3}, "it holds no tensors; its keys are epoch"),
+        ({"state_dict": {"model": {"net": {"network": {}}}}}, "lies within too many others"),
+        ({3: torch.ones(1)}, "a name that is none"),
+        ({"a" * 2000: torch.ones(1)}, "a name that is none"),
+    ],
+)
+def test_files_without_weights(value, words, tmp_path):
+    torch.save(value, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read_weights(tmp_path / "m.pt")
+    assert len(str(caught.value)) < 500
+
+
+def test_names_are_changed_on_request(lenet, tmp_path):
+    torch.save(state_of(lenet, lambda n: n.replace("fc1.", "head.a.").replace("fc3.", "last.")), tmp_path / "m.pt")
+    other = models.create("lenet5", seed=4)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(other, tmp_path / "m.pt")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/m.pt: ")
+    assert "missing fc1.weight, fc1.bias, fc3.weight, fc3.bias (4 of 10)" in message
+    assert "unexpected head.a.weight, head.a.bias, last.weight, last.bias (4 of 10)" in message
+    assert "renaming head.a to fc1 would help" in message
+    assert "say what to rename" in message
+    assert load_weights(other, tmp_path / "m.pt", rename={"head.a": "fc1", "last.": "fc3."}) == ([], [])
+    np.testing.assert_array_equal(other["fc3"].weight.data, lenet["fc3"].weight.data)
+
+
+def test_requests_that_make_no_sense(lenet, tmp_path):
+    torch.save(state_of(lenet), tmp_path / "m.pt")
+    for options, words in [
+        ({"rename": {"fc4": "fc5"}}, "rename: no name is, or lies under, 'fc4'; did you mean 'fc3'"),
+        ({"drop": "aux*"}, r"drop: no name matches 'aux\*'"),
+        ({"rename": {"fc1": "fc2"}}, "two of the arrays would be called 'fc2.weight'"),
+    ]:
+        with pytest.raises(CheckpointError, match=words):
+            load_weights(lenet, tmp_path / "m.pt", **options)
+
+
+def test_not_strict(lenet, tmp_path):
+    torch.save({"fc3.bias": torch.ones(10), "head.bias": torch.ones(2)}, tmp_path / "m.pt")
+    missing, unexpected = load_weights(lenet, tmp_path / "m.pt", strict=False)
+    assert (len(missing), unexpected) == (9, ["head.bias"])
+    assert (lenet["fc3"].bias.data == 1).all()
+
+
+def test_a_rename_that_is_obvious(lenet, tmp_path):
+    torch.save(state_of(lenet, lambda n: n.replace("fc3.", "last.")), tmp_path / "m.pt")
+    assert obvious_rename(lenet, read_weights(tmp_path / "m.pt")) == {"last": "fc3"}
+    torch.save(state_of(lenet), tmp_path / "m.pt")
+    assert obvious_rename(lenet, read_weights(tmp_path / "m.pt")) == {}
+    torch.save(state_of(lenet, lambda n: n.replace("fc3.w", "last.w")), tmp_path / "m.pt")
+    assert obvious_rename(lenet, read_weights(tmp_path / "m.pt")) == {"last": "fc3"}
+    torch.save(state_of(lenet, lambda n: n.replace("fc1.", "a.").replace("fc3.", "b.")), tmp_path / "m.pt")
+    assert obvious_rename(lenet, read_weights(tmp_path / "m.pt")) == {}
+
+
+def test_wrong_numbers_change_nothing(lenet, tmp_path):
+    state = state_of(lenet)
+    state["fc3.bias"] = torch.ones(10, dtype=torch.complex64)
+    state["fc1.bias"] = torch.zeros(120)
+    torch.save(state, tmp_path / "m.pt")
+    before = lenet.state_dict()
+    with pytest.raises(CheckpointError, match=r"fc3\.bias cannot be read as float32 numbers"):
+        load_weights(lenet, tmp_path / "m.pt")
+    for name, x in lenet.state_dict().items():
+        np.testing.assert_array_equal(x, before[name])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_other_precisions(dtype, lenet, tmp_path):
+    state = {name: x.to(getattr(torch, dtype)) for name, x in state_of(lenet).items()}
+    torch.save(state, tmp_path / "m.pt")
+    load_weights(lenet, tmp_path / "m.pt")
+    for name, x in lenet.state_dict().items():
+        np.testing.assert_array_equal(x, state[name].float().numpy())
+
+
+# ---- formats -----------------------------------------------------------------------------------------------
+
+
+def test_safetensors_of_any_program(lenet, tmp_path):
+    safetensors.torch.save_file(state_of(lenet, lambda n: f"module.{n}"), tmp_path / "m.safetensors", {"a": "b"})
+    other = models.create("lenet5", seed=4)
+    weights = read_weights(tmp_path / "m.safetensors")
+    assert weights.extra == {"a": "b"}
+    assert load_weights(other, weights) == ([], [])
+    np.testing.assert_array_equal(other["fc3"].weight.data, lenet["fc3"].weight.data)
+
+
+def test_checkpoints_of_our_own(lenet, tmp_path):
+    tinycnn.save(lenet, tmp_path / "m.safetensors")
+    other = models.create("lenet5", seed=4)
+    assert load_weights(other, tmp_path / "m.safetensors") == ([], [])
+    raw = bytearray((tmp_path / "m.safetensors").read_bytes())
+    raw[-5] ^= 1
+    (tmp_path / "m.safetensors").write_bytes(raw)
+    with pytest.raises(CheckpointError, match="checksum does not fit"):
+        load_weights(other, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("length", [0x80, 0x80 + 0x200, 0x2863])
+def test_a_header_may_be_as_long_as_a_pickle_begins(length, tmp_path):
+    """The first byte of a safetensors file is that of its header's length."""
+    text = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode().ljust(length)
+    (tmp_path / "m").write_bytes(len(text).to_bytes(8, "little") + text + np.ones(2, "<f4").tobytes())
+    assert read_weights(tmp_path / "m")["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("raw", [b"", b"x", b"hello world, this is text", bytes(1000), b"\x89PNG\r\n\x1a\n" * 9])
+def test_what_is_neither(raw, tmp_path):
+    (tmp_path / "m.pth").write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"m\.pth: (neither|refused|truncated|damaged)"):
+        read_weights(tmp_path / "m.pth")
+
+
+def test_there_is_no_file(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        read_weights(tmp_path / "m.pth")
+
+
+def test_arrays_may_be_looked_at_by_other_names(lenet, tmp_path):
+    torch.save(state_of(lenet), tmp_path / "m.pt")
+    weights = read_weights(tmp_path / "m.pt")
+    assert "last.bias" in fit_names(weights, [], {"fc3": "last"})
+    assert len(fit_names(weights, [], drop="fc*")) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "net"),
+    [("lenet5", reference.LeNet5), ("resnet20", lambda: reference.ResNetCifar(20)), ("resnet32", None)],
+)
+def test_pytorch_takes_what_is_written_for_it(name, net, tmp_path):
+    model = models.create(name, seed=7)
+    for x in model.buffers():
+        x[...] = np.random.default_rng(2).uniform(1, 2, x.shape) if x.dtype.kind == "f" else 5
+    net = reference.ResNetCifar(32) if net is None else net()
+    save_for_torch(model, tmp_path / "m.safetensors")
+    net.load_state_dict(safetensors.torch.load_file(tmp_path / "m.safetensors"), strict=True)
+    ours = model.state_dict()
+    for key, x in net.state_dict().items():
+        np.testing.assert_array_equal(x.numpy(), ours[key])
+        assert x.numpy().dtype == ours[key].dtype
+    C, H, W = models.architecture(name).input_shape
+    x = np.random.default_rng(3).standard_normal((2, C, H, W)).astype(np.float32)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(model.eval()(x), expected, rtol=1e-3, atol=1e-4)
+    tinycnn.save(model, tmp_path / "native.safetensors")  # and so it does a checkpoint
+    net.load_state_dict(safetensors.torch.load_file(tmp_path / "native.safetensors"), strict=True)
