@@ -192,7 +192,7 @@ def test_each_batch_has_a_generator_of_its_own():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((PHOTOS, np.arange(6), 2), r"got images \(7, 3, 4, 5\) and 6 labels"),
+        ((PHOTOS, np.arange(6), 2), r"got uint8 \(7, 3, 4, 5\) and 6 labels"),
         ((PHOTOS[0], np.arange(3), 2), r"images \(N, C, H, W\)"),
         ((PHOTOS[:0], np.arange(0), 2), "N ≥ 1"),
         ((PHOTOS, np.arange(7), 0), "batch_size must be from 1 to the 7 examples there are, got 0"),
@@ -214,3 +214,21 @@ def test_bad_positions_raise_at_once(epoch, start):
 
 def test_starting_at_the_end_is_an_empty_epoch():
     assert list(Loader(PHOTOS, np.arange(7), 2).epoch(0, start=4)) == []
+
+
+def test_features_are_batches_of_vectors():
+    x, labels = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32), np.arange(10)
+    loader = Loader(x, labels, 4, seed=1)
+    batches = list(loader.epoch(0))
+    assert [part.shape for part, _ in batches] == [(4, 4), (4, 4), (2, 4)]
+    for part, y in batches:
+        np.testing.assert_array_equal(part, x[y])
+    with pytest.raises(ValueError, match=r"floating-point features \(N, F\).*: got uint8 \(10, 4\) and 10 labels"):
+        Loader(x.astype(np.uint8), labels, 4)
+
+
+def test_what_lies_in_memory_in_order_is_not_copied():
+    x = np.zeros((10, 3, 4, 5), np.float32).transpose(0, 3, 1, 2)
+    assert np.shares_memory(Loader(x, np.arange(10), 4)._images, x)
+    x = np.zeros((10, 4), np.float32)
+    assert np.shares_memory(Loader(x, np.arange(10), 4)._images, x)

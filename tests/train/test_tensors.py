@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tinycnn.train.mapped import CheckpointError
-from tinycnn.train.tensors import LONGEST_HEADER, WRITTEN, read_tensors, write_tensors
+from tinycnn.train.tensors import LONGEST_HEADER, WRITTEN, Stream, read_tensors, write_tensors
 
 
 def some_arrays():
@@ -130,3 +130,27 @@ def test_shapes_of_all_kinds_go_out_and_in(data, tmp_path_factory):
     found = read_tensors(path)
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], x) and found[name].shape == x.shape for name, x in arrays.items())
+
+
+def test_an_array_may_be_computed_while_it_is_written(tmp_path):
+    path, x = tmp_path / "x.safetensors", np.arange(30, dtype=np.float32).reshape(10, 3)
+    write_tensors(path, {"x": Stream(x.shape, x.dtype, (x[i : i + 4] for i in range(0, 10, 4))), "y": x[0]}, {})
+    found = read_tensors(path)
+    np.testing.assert_array_equal(found["x"], x)
+    np.testing.assert_array_equal(found["y"], x[0])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([np.zeros((4, 3), np.float32)], "ended after 4 rows"),
+        ([np.zeros((6, 3), np.float32)], "ended after 6 rows"),
+        ([np.zeros((5, 2), np.float32)], r"came to a piece of float32 \(5, 2\)"),
+        ([np.zeros((5, 3))], "came to a piece of float64"),
+        ([], "ended after 0 rows"),
+    ],
+)
+def test_a_stream_that_is_not_what_it_said_leaves_no_file(tmp_path, pieces, message):
+    with pytest.raises(ValueError, match=rf"^a stream of float32 \(5, 3\) {message}"):
+        write_tensors(tmp_path / "x.safetensors", {"x": Stream((5, 3), np.dtype("float32"), pieces)}, {})
+    assert not list(tmp_path.iterdir())

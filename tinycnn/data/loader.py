@@ -38,7 +38,8 @@ class Loader:
     Every batch is gathered, transformed (on the pixels as they are stored) and normalised when it is asked for.
 
     Args:
-        images: (N, C, H, W), any memory order (kept channels-last, copied if they are not).
+        images: (N, C, H, W), any memory order (kept channels-last, copied if they are not); or floating-point features
+            (N, F).
         labels: (N, …), anything indexed alike.
         batch_size: examples per batch; the last one of an epoch may have fewer.
         shuffle: False keeps the order given, in every epoch.
@@ -65,11 +66,14 @@ class Loader:
         transform: Transform | None = None,
         normalize: Normalize | None = None,
     ) -> None:
-        if images.ndim != 4 or len(images) != len(labels) or len(images) == 0:
+        self._are_features = images.ndim == 2 and images.dtype.kind == "f"
+        if (images.ndim != 4 and not self._are_features) or len(images) != len(labels) or len(images) == 0:
             raise ValueError(
-                f"Loader needs images (N, C, H, W) and N labels, N ≥ 1: got images {tuple(images.shape)} "
-                f"and {len(labels)} labels"
+                f"Loader needs images (N, C, H, W), or floating-point features (N, F), and N labels, N ≥ 1: got "
+                f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"
             )
+        if self._are_features:
+            images = images[:, :, None, None]  # (N, F) -> (N, F, 1, 1)
         if batch_size < 1 or (drop_last and batch_size > len(images)):
             raise ValueError(f"batch_size must be from 1 to the {len(images)} examples there are, got {batch_size}")
         if not 0 <= seed < 1 << 64:
@@ -138,4 +142,5 @@ class Loader:
         """Return batch i transformed and normalised, (n, C, H, W)."""
         if self.transform is not None:
             x = self.transform(x, self._rng(epoch, i))
-        return x if self.normalize is None else self.normalize(x)
+        x = x if self.normalize is None else self.normalize(x)
+        return x[:, :, 0, 0] if self._are_features else x  # (n, F, 1, 1) -> (n, F)

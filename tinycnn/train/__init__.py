@@ -3,6 +3,7 @@
 from .captured import CapturedStep
 from .checkpoint import Checkpoint, CheckpointError, load, load_into, save
 from .diagnose import NonFiniteError, diagnose, find_non_finite
+from .features import Features, load_features, save_features
 from .memory import OutOfMemoryError
 from .run import Run
 from .settings import Settings
@@ -12,6 +13,7 @@ __all__ = [
     "CapturedStep",
     "Checkpoint",
     "CheckpointError",
+    "Features",
     "NonFiniteError",
     "OutOfMemoryError",
     "Row",
@@ -23,6 +25,8 @@ __all__ = [
     "evaluate",
     "find_non_finite",
     "load",
+    "load_features",
     "load_into",
     "save",
+    "save_features",
 ]
