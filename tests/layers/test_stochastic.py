@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 from helpers import devices, is_channels_last
 
-from tinycnn import BatchNorm2d, Checkpointed, Conv2d, Sequential, StochasticBranch, StochasticDepth, Tanh
+from tinycnn import (
+    BatchNorm2d,
+    CapturedStep,
+    Checkpointed,
+    Conv2d,
+    CrossEntropyLoss,
+    Flatten,
+    Linear,
+    Sequential,
+    StochasticBranch,
+    StochasticDepth,
+    Tanh,
+    optim,
+)
 from tinycnn.backend import to_device, to_numpy
 from tinycnn.layers.base import LayerError
 
@@ -81,6 +94,26 @@ def test_running_statistics_are_those_of_the_kept_batches_on_every_device(device
     assert here.layer[1].num_batches_tracked == kept
     for value, other in zip(here.buffers(), there.buffers(), strict=True):
         np.testing.assert_allclose(to_numpy(other), value, rtol=1e-12)
+
+
+def test_a_captured_step_chooses_anew_at_every_replay(gpu):
+    found = []
+    for graph in (True, False):
+        ours = StochasticBranch(branch(), 0.5, rng=np.random.default_rng(2))
+        head = Linear(60, 3, rng=np.random.default_rng(3), dtype=np.float64)
+        model = Sequential(ours, Flatten(), head).to("cuda")
+        model.require_dx(False)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        step = CapturedStep(model, optimizer, CrossEntropyLoss(check_labels=False), graph=graph)
+        x, labels = to_device(images(), "cuda"), to_device(np.arange(4) % 3, "cuda")
+        losses = [float(step(x, labels)[0]) for _ in range(16)]
+        found.append((losses, model.state_dict()))
+        assert step.state == ("captured" if graph else "eager")
+        assert 0 < ours.layer[1].num_batches_tracked < 16
+    (losses, one), (others, other) = found
+    assert losses == others
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 def test_repeated_in_a_checkpoint_it_chooses_alike():
