@@ -22,6 +22,7 @@ def exported(tmp_path):
         def session():
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
+            options.add_session_config_entry("session.disable_prepacking", "1")  # no further copy of the weights
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
         return path, lambda x: session().run(["output"], {"input": x})[0]
