@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from .convert import convert
 from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .export import export
 from .inspect import gradcheck, list_models, summary
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
+app.command("convert")(convert)
 app.command("export")(export)
 app.command("models")(list_models)
 app.command("summary")(summary)

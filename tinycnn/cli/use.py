@@ -11,31 +11,54 @@ import numpy as np
 import typer
 
 from .. import parallel
+from ..messages import nearest
+from .convert import ArgumentOption, DropOption, RenameOption, network_of
 from .errors import FAILED, OUT_OF_MEMORY, CommandError, bad_input
 from .images import bright_border, read_image
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file.")]
+OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="A run folder, or a checkpoint file.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads. [default: all cores]")]
 JsonLine = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+NORMALIZATIONS = ("imagenet", "cifar10", "none")
 
 
 def evaluate(
-    checkpoint: CheckpointArgument,
+    checkpoint: OptionalCheckpoint = None,
     data: Annotated[str | None, typer.Option(help="Another dataset than the one it was trained on.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    weights: Annotated[Path | None, typer.Option(help="A file of weights: .pth, .pt, .th, .safetensors.")] = None,
+    model_name: Annotated[str | None, typer.Option("--model", help="The network that --weights are of.")] = None,
+    normalize: Annotated[str | None, typer.Option(help="imagenet, cifar10 or none: for --weights.")] = None,
+    rename: RenameOption = None,
+    drop: DropOption = None,
+    option: ArgumentOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     json_line: JsonLine = False,
 ) -> None:
-    """Measure a trained network on the test images."""
+    """Measure a trained network on the test images.
+
+    Of a run or a checkpoint of tinycnn's, everything is known.  Weights from elsewhere need --model, --data and
+    --normalize: images are brought to the network's size, pixels to 0..1, and then the mean is subtracted and the
+    result divided by the standard deviation of ImageNet's or CIFAR-10's images, channel by channel (none: neither).
+    """
     from ..train import NonFiniteError
     from ..train import evaluate as measure
 
     with bad_input():
-        model, metadata = _load(checkpoint, device, threads)
-        loader, name = _test_loader(model, metadata, checkpoint, data, data_dir, split)
+        path = checkpoint or weights
+        if path is None or (checkpoint and weights):
+            raise ValueError("name either a run or a checkpoint, or a file of weights with --weights")
+        if weights:
+            model, metadata = _foreign(path, model_name, data, normalize, (rename, drop, option), device, threads)
+        elif model_name or normalize or rename or drop or option:
+            raise ValueError("--model, --normalize, --rename, --drop and --option are for --weights: a run knows them")
+        else:
+            model, metadata = _load(path, device, threads)
+        loader, name = _test_loader(model, metadata, path, data, data_dir, split)
     try:
         means = measure(model, loader)
     except NonFiniteError as error:
@@ -43,7 +66,7 @@ def evaluate(
     except MemoryError as error:
         raise CommandError(OUT_OF_MEMORY, FAILED) from error
     N = len(loader.labels)
-    result = {"data": name, "split": split, "images": N, **means, "checkpoint": str(checkpoint)}
+    result = {"data": name, "split": split, "images": N, **means, "checkpoint": str(path)}
     result |= {"model": metadata["architecture"]["name"]}
     if split == "test":
         result["test_accuracy"] = means["accuracy"]
@@ -71,6 +94,52 @@ def _load(path: Path, device: str, threads: int | None) -> tuple[Any, dict[str, 
     if "preprocessing" not in saved.metadata:
         raise CheckpointError(f"{saved.path}: does not say how images are prepared: use one that tinycnn train wrote")
     return build(saved).to(device), saved.metadata
+
+
+def _foreign(
+    path: Path,
+    name: str | None,
+    data: str | None,
+    normalize: str | None,
+    changes: tuple[list[str] | None, list[str] | None, list[str] | None],
+    device: str,
+    threads: int | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Return the network with weights from elsewhere, and what a checkpoint's metadata would say of it."""
+    from .. import models
+    from ..backend import resolve_device
+
+    if threads is not None:
+        parallel.set_num_threads(threads)
+    device = resolve_device(device)
+    if data is None or normalize is None:
+        raise ValueError("--weights say nothing of images: name a dataset with --data, and --normalize for its pixels")
+    if normalize not in NORMALIZATIONS:
+        known = ", ".join(NORMALIZATIONS)
+        raise ValueError(f"--normalize: unknown {normalize!r}{nearest(normalize, NORMALIZATIONS)} (known: {known})")
+    model = network_of(path, name, *changes).to(device)
+    architecture = model.architecture
+    mean, std = _normalization(normalize, architecture["in_channels"])
+    how = {
+        "data": data,
+        "input_size": models.architecture(architecture["name"]).input_shape[1:],
+        "classes": range(architecture["num_classes"]),
+        "mean": mean,
+        "std": std,
+    }
+    return model, {"architecture": architecture, "preprocessing": how}
+
+
+def _normalization(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation by channel."""
+    from ..data import cifar, imagefolder
+
+    if name == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    source = imagefolder if name == "imagenet" else cifar
+    if len(source.MEAN) != channels:
+        raise ValueError(f"--normalize {name} is for images of {len(source.MEAN)} channels, not {channels}: use none")
+    return source.MEAN, source.STD
 
 
 def _unfinished(run: Path) -> bool:
