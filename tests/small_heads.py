@@ -21,12 +21,12 @@ from tinycnn.layers.base import Layer
 from tinycnn.models import NetworkWithHeads
 
 
-def small(classes=3, dropout=0.0, norm=True, seed=0, wrap=lambda layer: layer):
+def small(classes=3, dropout=0.0, norm=True, seed=0, wrap=lambda layer: layer, channels=2, heads=True):
     """conv1 ─ pool ─ conv2 ─ conv3 ─ fc, with aux1 behind the pool and aux2 behind conv2."""
     rng = np.random.default_rng(seed)
     after = BatchNormReLU2d if norm else lambda C: ReLU()
     layers = {
-        "conv1": Sequential(Conv2d(2, 4, 3, padding=1, rng=rng), after(4)),
+        "conv1": Sequential(Conv2d(channels, 4, 3, padding=1, rng=rng), after(4)),
         "pool": MaxPool2d(2),
         "conv2": wrap(Sequential(Conv2d(4, 5, 3, padding=1, rng=rng), after(5))),
         "conv3": Sequential(Conv2d(5, 6, 3, rng=rng), after(6)),
@@ -37,8 +37,11 @@ def small(classes=3, dropout=0.0, norm=True, seed=0, wrap=lambda layer: layer):
         "dropout": Dropout(dropout, rng=rng),
         "fc": Linear(6, classes, rng=rng),
     }
-    heads = {"pool": "aux1", "conv2": "aux2"}
-    return NetworkWithHeads(layers, heads, features="conv3", classifier="fc", auxiliary=["aux1.3", "aux2.3"])
+    places = {"pool": "aux1", "conv2": "aux2"}
+    if not heads:
+        layers, places = {name: layer for name, layer in layers.items() if not name.startswith("aux")}, {}
+    auxiliary = [f"{name}.3" for name in places.values()]
+    return NetworkWithHeads(layers, places, features="conv3", classifier="fc", auxiliary=auxiliary)
 
 
 class Small(nn.Module):

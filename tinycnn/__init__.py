@@ -25,13 +25,14 @@ from .kernels.im2col import col2im, im2col, im2col_naive
 from .layers import *  # noqa: F403 (layers.__all__ is the list)
 from .layers.rounding import conv_errors
 from .layers.tune import algorithms, set_algorithms, tune
-from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .losses import AuxiliaryLoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .parallel import get_num_threads, set_num_threads
 from .parameter import Parameter
 from .train.captured import CapturedStep
 from .train.checkpoint import load, save
 
 __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
+    "AuxiliaryLoss",
     "BCEWithLogitsLoss",
     "CapturedStep",
     "CrossEntropyLoss",

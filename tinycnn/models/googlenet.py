@@ -19,6 +19,7 @@ fully connected layers there is the average of each channel, and one linear laye
 
 Two auxiliary heads (``aux_heads=True``; `tinycnn.models.heads`) classify the features of 4a and 4d: average to 4×4,
 conv 1×1 to 128 channels, linear 1024, dropout, linear.  Their losses count 0.3 in training, and that is all they do.
+``tinycnn train`` builds the network with them.
 
 ==========================  ============================  ==========================
 \\                           googlenet (torchvision's)     googlenet_2014 (the paper's)
@@ -290,9 +291,7 @@ def _network(
     }
     # drawn last: a network without them has the same weights elsewhere
     places = HEADS if aux_heads else {}
-    heads = {
-        name: _head(form, MODULES[at].total, num_classes, aux_dropout, rng) for at, name in places.items()
-    }
+    heads = {name: _head(form, MODULES[at].total, num_classes, aux_dropout, rng) for at, name in places.items()}
     return NetworkWithHeads(
         {**trunk, **heads, **ending},
         places,
@@ -320,6 +319,9 @@ def _head(form: Form, C: int, num_classes: int, dropout: float, rng: np.random.G
 _PAPER = "Szegedy et al. 2015, Going deeper with convolutions"
 
 ARCHITECTURES = {
-    "googlenet": Architecture(googlenet, (3, 224, 224), 6_624_904, 1_498_376_192, _PAPER, 1000),
-    "googlenet_2014": Architecture(googlenet_2014, (3, 224, 224), 6_998_552, 1_582_671_872, _PAPER, 1000),
+    name: Architecture(build, (3, 224, 224), parameters, macs, _PAPER, 1000, training={"aux_heads": True})
+    for name, build, parameters, macs in (
+        ("googlenet", googlenet, 6_624_904, 1_498_376_192),
+        ("googlenet_2014", googlenet_2014, 6_998_552, 1_582_671_872),
+    )
 }

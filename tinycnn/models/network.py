@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -25,6 +25,7 @@ class Architecture:
         macs: multiply-adds of convolutions and linear layers, for one image of ``input_shape``.
         source: the paper.
         num_classes: outputs it was designed for.
+        training: options with which ``tinycnn train`` builds it, as its paper trained it.
     """
 
     build: Callable[..., Layer]
@@ -33,6 +34,7 @@ class Architecture:
     macs: int
     source: str
     num_classes: int = 10
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Network(Sequential):

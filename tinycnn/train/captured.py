@@ -38,13 +38,15 @@ from ..kernels import precision as products
 from ..kernels.cuda.graph import CapturedTask
 from ..layers.base import Layer
 from ..layers.tune import tune
+from ..losses.auxiliary import each_output, scores_of
 from ..optim import GradScaler, Optimizer, clip_grad_norm_
 from .facts import Facts
 
 Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-"""``loss, dlogits = loss_fn(logits, targets)``, the loss being a mean over the batch."""
+"""``loss, dlogits = loss_fn(logits, targets)``, the loss being a mean over the batch.  With auxiliary heads logits and
+dlogits are tuples in training: see `tinycnn.AuxiliaryLoss`."""
 Results: TypeAlias = tuple[Array, Array]
-"""(loss, logits)."""
+"""(loss, logits), without those of auxiliary heads."""
 
 WARM_UP = 3
 """Steps before the one that is captured."""
@@ -219,16 +221,17 @@ class CapturedStep:
         self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None
     ) -> Results:
         half = self._half
-        logits = self.model.forward(x if half is None else x.astype(half, copy=False))
-        wide = logits if half is None else logits.astype(np.float32)
-        loss, dlogits = self.loss_fn(wide, y)
+        outputs = self.model.forward(x if half is None else x.astype(half, copy=False))
+        wide = outputs if half is None else each_output(lambda y: y.astype(np.float32), outputs)
+        loss, gradients = self.loss_fn(wide, y)
         if look is not None:
             look(loss)
         self.model.zero_grad()
         self.optimizer.zero_grad()
         if self.scaler is not None:
-            dlogits = self.scaler.scale(dlogits)
-        self.model.backward(dlogits.astype(logits.dtype, copy=False))
+            gradients = each_output(self.scaler.scale, gradients)
+        logits, dtype = scores_of(wide), scores_of(outputs).dtype
+        self.model.backward(each_output(lambda dy: dy.astype(dtype, copy=False), gradients))
         if self.scaler is not None:
             self.scaler.unscale(math.inf if self.clip_norm is None else self.clip_norm)
         elif self.clip_norm is not None:
@@ -237,8 +240,8 @@ class CapturedStep:
         if self.scaler is not None:
             self.scaler.update()
         if self.then is not None:
-            self.then(loss, wide, y)
-        return loss, wide
+            self.then(loss, logits, y)
+        return loss, logits
 
     # ---- the graph -----------------------------------------------------------------------------------------
 

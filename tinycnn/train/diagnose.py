@@ -68,7 +68,7 @@ def find_non_finite(model: Layer, x: Array) -> str | None:
     found: list[str] = []
 
     def look(layer: Layer, x: Array, y: Array) -> None:
-        if not found and not is_finite(y):
+        if not found and not all(map(is_finite, y if isinstance(y, tuple) else [y])):
             is_leaf = not list(layer.children())
             found.append(f"the output of {str(layer) if is_leaf else layer.path or 'the network'}")
 

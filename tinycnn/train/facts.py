@@ -47,8 +47,9 @@ class Facts:
         self._model, self._others = model, [(name, ask, ask()) for name, ask in others.items()]
         layers = list(model.layers())
         self._facts = [fact for layer in layers for fact in _facts(layer)]
-        if hasattr(loss_fn, "__dict__"):
+        while hasattr(loss_fn, "__dict__"):
             self._facts += _facts(loss_fn)
+            loss_fn = getattr(loss_fn, "loss_fn", None)  # `AuxiliaryLoss` is made of another
         self._switches = [(layer, _switches(layer)) for layer in layers]
         self._parts = [(layer, parts, list(parts.values())) for layer in layers for parts in _parts(layer)]
         self._parameters = [(p, p.data, p._grad, p.requires_grad) for p in model.parameters()]

@@ -36,7 +36,7 @@ from ..backend import CPU, gpu_name, resolve_device
 from ..data import Dataset, DeviceLoader, Loader, RandomShift
 from ..layers import Layer
 from ..layers.tune import set_algorithms
-from ..losses import CrossEntropyLoss
+from ..losses import AuxiliaryLoss, CrossEntropyLoss
 from ..optim import join_state, split_state
 from . import checkpoint, curves
 from .checkpoint import TRAINING_STATE, WEIGHTS, CheckpointError
@@ -68,17 +68,20 @@ class Run:
         train, held_out = published, None
         if settings.val_fraction > 0:
             train, held_out = data.split_validation(published, settings.val_fraction, settings.seed)
-        size = models.architecture(settings.model).input_shape[1:]
+        known = models.architecture(settings.model)
+        size = known.input_shape[1:]
         self.preprocessing = preprocessing(published, size)
         self.training = self._loader(data.prepare(train, size), training=True)
         self.validation = None if held_out is None else self._loader(data.prepare(held_out, size))
         self.test = self._loader(data.prepare(test, size))
-        model = models.create(settings.model, published.num_classes, published.shape[0], settings.seed)
+        classes, channels = published.num_classes, published.shape[0]
+        model = models.create(settings.model, classes, channels, settings.seed, **known.training)
         model.astype(settings.dtype).to(self.device)
         set_algorithms(model, settings.algorithms or {})
         optimizer = settings.make_optimizer(model)
         schedule = settings.make_schedule(optimizer, len(self.training))
-        loss_fn = CrossEntropyLoss(check_labels=False)  # Dataset has looked at them
+        # labels: Dataset has looked at them; without auxiliary heads it is cross-entropy itself
+        loss_fn = AuxiliaryLoss(CrossEntropyLoss(check_labels=False))
         self.trainer = Trainer(
             model,
             optimizer,

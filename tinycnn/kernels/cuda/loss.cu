@@ -1,4 +1,4 @@
-// Losses and their gradients, each in one launch: the twins of tinycnn/losses.py.
+// Losses and their gradients, each in one launch: the twins of tinycnn/kernels/loss.py.
 //
 // **Sums in a fixed order.**  Each block adds its losses in double and leaves the sum in parts[b]; the last block adds the
 // parts (see last.cuh).  Which losses a block adds depends on shapes alone, so that results repeat bit for bit.
@@ -78,7 +78,7 @@ struct Team {
     __device__ static __forceinline__ A larger(A x, A y) { return x > y ? x : y; }
 };
 
-// The weights q of one row, equation (1) of tinycnn/losses.py.
+// The weights q of one row, equation (1) of tinycnn/losses/cross_entropy.py.
 struct Weights {
     const A *soft, *weight;  // of this row; of the classes
     int label;               // −1 if there is none

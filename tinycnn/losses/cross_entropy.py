@@ -1,13 +1,4 @@
-"""Loss functions: how wrong the network is, and which way its outputs should move.
-
-    loss, dlogits = loss_fn(logits, targets)
-
-A loss is where backpropagation begins, so it returns its value and its gradient together; there is nothing to
-keep for later.  ``dlogits`` is the gradient of exactly the number returned: with ``reduction='mean'`` it has
-been divided by N, once, and nothing after it divides again.  ``loss`` is a scalar of the logits' dtype on
-their device (``float(loss)`` reads it, and on a GPU waits for it; no loss function does); with
-``reduction='none'`` it is an array and ``dlogits`` the gradient of its sum.  The formulas are in
-`tinycnn.kernels.loss`; on a GPU one kernel does each.
+"""Cross-entropy: the surprise at what is true, given what the network believes.
 
 =======  ===========================================================================================
 N, C     items, classes;  M = N, or N·H·W for images with a label per pixel
@@ -16,7 +7,7 @@ y        labels (N,) or (N, H, W), integers 0 … C−1;  or soft targets t, pro
 p        softmax(x), over the classes
 =======  ===========================================================================================
 
-**Cross-entropy.**  −log p_y, the surprise at seeing class y.  With the targets as weights q over the classes
+−log p_y is the surprise at seeing class y.  With the targets as weights q over the classes
 (one-hot, to begin with), log p_c = x_c − log Σ_k exp x_k gives, item by item::
 
     loss = −Σ_c q_c·log p_c                                                             (1)
@@ -44,115 +35,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backend import Array, array_module, is_device_array
-from .kernels.loss import Reduction, binary_cross_entropy, cross_entropy, squared_error
+from ..backend import Array, array_module, is_device_array
+from ..kernels.loss import Reduction, cross_entropy
+from .base import Loss
 
-FLOATS = ("float32", "float64")
 NONE_OUTSIDE = 2**63 - 1
 """Where labels out of range are noted, if there is none."""
-HALVES = ("float16", "bfloat16")
-"""What logits may be on a GPU.  The loss, targets and weights are float32 then."""
-
-
-def softmax(x: Array, axis: int = 1) -> Array:
-    """Return p_c = exp x_c / Σ_k exp x_k along ``axis``, stable for any finite x."""
-    xp = array_module(x)
-    e = xp.exp(x - x.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
-
-
-def log_softmax(x: Array, axis: int = 1) -> Array:
-    """Return log p_c = x_c − log Σ_k exp x_k along ``axis``, stable for any finite x."""
-    xp = array_module(x)
-    z = x - x.max(axis=axis, keepdims=True)
-    return z - xp.log(xp.exp(z).sum(axis=axis, keepdims=True))
-
-
-class Loss:
-    """Base of the losses: the reduction, and the checks that all share.
-
-    Args:
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
-
-    Attributes:
-        grad_scale: (), multiplies dlogits and not the loss, if given.  Gradients in float16 need it: small ones would
-            round to 0.
-
-    Raises:
-        ValueError: another reduction.
-    """
-
-    grad_scale: Array | None = None
-
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-        self.reduction: Reduction = reduction
-        self._moved: dict[tuple[object, ...], tuple[Array, Array]] = {}
-
-    def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
-        """Return (loss, dlogits)."""
-        raise TypeError(f"{type(self).__name__} must define __call__")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(reduction={self.reduction!r})"
-
-    def option(self, name: str, like: Array) -> Array:
-        """Return the array given for the option ``name``, in the dtype and on the device of ``like``.
-
-        A copy on a GPU is made once: while a step is captured as a graph nothing can be copied there.
-        """
-        value = getattr(self, name)
-        if not is_device_array(like):
-            return np.asarray(value, like.dtype)
-        dtype = _precise(like.dtype)
-        source, moved = self._moved.get((name, dtype), (None, None))
-        if source is not value:
-            moved = array_module(like).asarray(value, dtype)
-            self._moved[name, dtype] = value, moved
-        return moved
-
-    def check_logits(self, logits: Array) -> None:
-        """Make sure of a floating-point array.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        name = getattr(getattr(logits, "dtype", None), "name", "")
-        if name not in FLOATS and not (name in HALVES and is_device_array(logits)):
-            got = getattr(logits, "dtype", type(logits).__name__)
-            raise ValueError(f"{type(self).__name__}: logits must be a float32 or float64 array, got {got}")
-
-    def check_device(self, logits: Array, targets: Array) -> None:
-        """Make sure that both arrays live on one device.
-
-        Raises:
-            ValueError: they do not.
-        """
-        if array_module(logits) is not array_module(targets):
-            raise ValueError(f"{type(self).__name__}: logits and targets live on different devices: move one of them")
-
-    def same_shape(self, logits: Array, targets: Array) -> Array:
-        """Return real-valued targets in the logits' dtype.
-
-        Raises:
-            ValueError: another shape or device.
-        """
-        self.check_logits(logits)
-        xp = array_module(logits)
-        targets = targets if hasattr(targets, "dtype") else xp.asarray(targets)
-        self.check_device(logits, targets)
-        if targets.shape != logits.shape:
-            raise ValueError(
-                f"{type(self).__name__}: targets must have the shape of the logits, {tuple(logits.shape)}, "
-                f"got {tuple(targets.shape)}"
-            )
-        return targets.astype(_precise(logits.dtype), copy=False)
-
-
-def _precise(dtype: np.dtype) -> np.dtype:
-    """Return what goes with logits of ``dtype``: float32 for 16 bits."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 class CrossEntropyLoss(Loss):
@@ -296,74 +184,3 @@ class CrossEntropyLoss(Loss):
         smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
         weights = ", weight=…" if self.weight is not None else ""
         return f"CrossEntropyLoss(reduction={self.reduction!r}{smoothing}{weights})"
-
-
-class MSELoss(Loss):
-    """Squared error (x − t)² of every element; the mean is over all elements, not over the items.
-
-        ∂(x − t)²/∂x = 2·(x − t)
-
-    Args:
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
-
-    Shape:
-        logits and targets alike, any shape.
-
-    Raises:
-        ValueError: shapes differ.
-
-    >>> MSELoss()(np.array([1.0, 4.0]), np.array([1.0, 2.0]))
-    (np.float64(2.0), array([0., 2.]))
-    """
-
-    def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
-        """Return (loss, dlogits)."""
-        return squared_error(logits, self.same_shape(logits, targets), self.reduction, self.grad_scale)
-
-
-class BCEWithLogitsLoss(Loss):
-    """Binary cross-entropy of independent yes/no questions, each logit x with its target t in [0, 1].
-
-    With σ(x) = 1/(1 + exp(−x)), the probability of yes, and softplus(x) = log(1 + exp x) = −log σ(−x)::
-
-        loss = −[r·t·log σ(x) + (1 − t)·log(1 − σ(x))] = (1 − t)·softplus(x) + r·t·softplus(−x)
-        ∂loss/∂x = (1 − t)·σ(x) − r·t·σ(−x)                 (as softplus' = σ)
-
-    where r is ``pos_weight``.  For r = 1 the gradient is σ(x) − t: again **p − y**.  Stable, because
-    softplus(x) = max(x, 0) + log1p(exp(−|x|)) never meets a large exponential, and because no two large terms
-    are subtracted from each other.
-
-    Args:
-        weight: multiplies the loss of every element; broadcast to the logits.
-        reduction: ``'mean'`` (over all elements, whatever their weights), ``'sum'`` or ``'none'``.
-        pos_weight: r, how much a yes counts; broadcast to the logits, so (C,) for logits (N, C).
-
-    Shape:
-        logits and targets alike, any shape.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-
-    def __init__(
-        self, weight: Array | None = None, reduction: Reduction = "mean", pos_weight: Array | None = None
-    ) -> None:
-        super().__init__(reduction)
-        self.weight, self.pos_weight = weight, pos_weight
-
-    def __call__(self, logits: Array, targets: Array) -> tuple[Array, Array]:
-        """Return (loss, dlogits)."""
-        t, x = self.same_shape(logits, targets), logits
-        weights = self._broadcast("weight", x), self._broadcast("pos_weight", x)
-        return binary_cross_entropy(x, t, *weights, self.reduction, self.grad_scale)
-
-    def _broadcast(self, name: str, x: Array) -> Array | None:
-        """The option ``name`` in the dtype and on the device of x."""
-        if getattr(self, name) is None:
-            return None
-        value = self.option(name, x)
-        shape, axes = tuple(value.shape), min(value.ndim, x.ndim)
-        fits = value.ndim <= x.ndim and all(a in (1, b) for a, b in zip(shape, x.shape[x.ndim - axes :], strict=True))
-        if not fits:
-            raise ValueError(f"BCEWithLogitsLoss: {name} {shape} does not broadcast to logits {tuple(x.shape)}")
-        return value
