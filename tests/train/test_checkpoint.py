@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from tinycnn import models
-from tinycnn.train import CheckpointError, checkpoint, load, load_into, save
+from tinycnn.train import CheckpointError, checkpoint, load, load_into, save, tensors
 
 
 @pytest.fixture
@@ -77,6 +77,39 @@ def test_architecture_of_a_later_version(model, tmp_path):
     checkpoint.write(path, model.state_dict(), {"kind": "weights", "architecture": {"name": "lenet9"}})
     with pytest.raises(CheckpointError, match=r"cannot build the architecture .*unknown model 'lenet9'"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "lenet5",
+        ["lenet5"],
+        {},
+        {"name": ["lenet5"]},
+        {"name": "lenet5", "num_classes": "7"},
+        {"name": "lenet5", "num_classes": 10**12},
+        {"name": "resnet20", "in_channels": 10**13},
+        {"name": "resnet20", "shortcut": {"a": 1}},
+        {"name": "lenet5", "initialize": True},
+        {"name": "lenet5", "seed": "x"},
+    ],
+)
+def test_architectures_that_make_no_sense(architecture, model, tmp_path):
+    """Whatever a file says: no time, no memory, one kind of error."""
+    path = tmp_path / "m.safetensors"
+    checkpoint.write(path, model.state_dict(), {"kind": "weights", "architecture": architecture})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: (cannot build|its weights are not those of)"):
+        load(path)
+
+
+def test_metadata_that_is_no_json(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    for text in ("{", "[" * 100_000):
+        metadata = {"tinycnn": '"0"', "kind": '"weights"', "architecture": text}
+        metadata["checksum"] = json.dumps(checkpoint._checksum(model.state_dict(), metadata))
+        tensors.write_tensors(path, model.state_dict(), metadata)
+        with pytest.raises(CheckpointError, match="its metadata is no JSON"):
+            load(path)
 
 
 def test_a_network_that_cannot_be_rebuilt_is_not_saved(tmp_path):

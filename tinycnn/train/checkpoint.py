@@ -197,7 +197,10 @@ def native_metadata(weights: Weights) -> dict[str, Any]:
         return {}
     if json.dumps(_checksum(weights, text)) != text.get("checksum"):
         raise CheckpointError(f"{weights.file.path}: damaged: its checksum does not fit its content: take another copy")
-    return {key: json.loads(value) for key, value in text.items()}
+    try:
+        return {key: json.loads(value) for key, value in text.items()}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{weights.file.path}: damaged: its metadata is no JSON ({error})") from None
 
 
 def _checksum(arrays: Mapping[str, Array], text: Mapping[str, str]) -> str:
