@@ -111,6 +111,12 @@ def test_a_network_in_training_is_written_as_it_evaluates_and_goes_on_training(e
     assert relative_error(run(x), model.eval()(x)) < 1e-5
 
 
+def test_what_evaluates_but_could_not_train_on_one_image(exported):
+    """A single number for each channel has no variance, but there are running statistics."""
+    model, x = Sequential(BatchNorm2d(3)), np.random.default_rng(2).standard_normal((2, 3, 1, 1), np.float32)
+    np.testing.assert_allclose(exported(model, (3, 1, 1))[1](x), model.eval()(x), atol=1e-6)
+
+
 def test_a_network_that_cannot_be_written_is_left_alone_too(tmp_path):
     model = net()
     with pytest.raises(LayerError):

@@ -183,6 +183,11 @@ def test_an_unknown_operator_is_found(exported, registered):
 
 def test_constants_are_int64_or_of_the_graphs_dtype():
     graph = Graph(Sequential(), (1, 3), np.float64, 18)
-    names = [graph.constant("c", values) for values in ([1, 2], [1.0], np.float32(2), np.arange(3))]
-    assert [graph.initializers[name].dtype.name for name in names] == ["int64", "float64", "float64", "int64"]
-    assert len(set(names)) == 4
+    kinds = {"int64": ([1, 2], np.arange(3), np.uint8(4)), "float64": ([1.0], np.float32(2), np.ones(2))}
+    names = []
+    for dtype, constants in kinds.items():
+        for values in constants:
+            names.append(graph.constant("c", values))
+            assert graph.initializers[names[-1]].dtype == dtype
+    assert len(set(names)) == 6
+    assert not {graph.constant("input", 1), graph.constant("output", 1)} & {"input", "output"}

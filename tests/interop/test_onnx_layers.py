@@ -24,6 +24,7 @@ from tinycnn.layers import (
     InstanceNorm2d,
     LayerNorm,
     LeakyReLU,
+    Linear,
     LocalResponseNorm,
     MaxPool2d,
     PadShortcut,
@@ -42,6 +43,7 @@ FURTHER = {
     ),
     "AvgPool2d ceil": Case(lambda rng: AvgPool2d(2, stride=2, ceil_mode=True), (2, 4, 7, 5)),
     "AvgPool2d ceil, padding counted": Case(lambda rng: AvgPool2d(3, 2, padding=1, ceil_mode=True), (2, 4, 8, 6)),
+    "AvgPool2d ceil, much padding counted": Case(lambda rng: AvgPool2d(4, 2, padding=2, ceil_mode=True), (2, 4, 7, 5)),
     "AvgPool2d ceil, divisor": Case(
         lambda rng: AvgPool2d(3, 2, padding=1, ceil_mode=True, divisor_override=2), (2, 4, 8, 6)
     ),
@@ -170,3 +172,11 @@ def test_gelu_is_one_node_where_there_is_an_operator(exported):
     for opset, count in ((19, 5), (20, 1)):
         path, _ = exported(GELU(), (4, 7, 6), opset=opset)
         assert len(onnx.load(path).graph.node) == count
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(np.float32, 2), (np.float64, 4)])
+def test_the_threshold_of_softplus_is_there_where_it_can_be_seen(exported, dtype, count):
+    """At 20 log(1 + e^x) is x in float32, and in float64 2·10⁻⁹ more."""
+    model = Sequential(Linear(3, 3, rng=np.random.default_rng(0)), Softplus()).astype(dtype)
+    path, _ = exported(model, (3,))
+    assert len(onnx.load(path).graph.node) == count

@@ -231,17 +231,18 @@ def _encoded(proto: Any, arrays: Mapping[str, np.ndarray]) -> tuple[int, Iterato
     """
     from onnx import GraphProto, ModelProto, TensorProto, helper
 
-    nodes = proto.graph.SerializeToString(deterministic=True)
-    proto = ModelProto.FromString(proto.SerializeToString())
-    proto.ClearField("graph")
+    nodes = proto.graph.SerializeToString()
+    rest = ModelProto()
+    rest.CopyFrom(proto)
+    rest.ClearField("graph")
     pieces: list[Any] = [nodes]
     for name, array in arrays.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString(deterministic=True)
+        head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
         head += _key(TensorProto.RAW_DATA_FIELD_NUMBER, array.nbytes)
         pieces += [_key(GraphProto.INITIALIZER_FIELD_NUMBER, len(head) + array.nbytes) + head, array]
     size = sum(piece.nbytes if isinstance(piece, np.ndarray) else len(piece) for piece in pieces)
-    front = proto.SerializeToString(deterministic=True) + _key(ModelProto.GRAPH_FIELD_NUMBER, size)
+    front = rest.SerializeToString() + _key(ModelProto.GRAPH_FIELD_NUMBER, size)
     return len(front) + size, map(_raw, [front, *pieces])
 
 

@@ -88,7 +88,8 @@ class Graph:
     Attributes:
         nodes: in the order of execution.
         initializers: arrays by name.
-        shapes: of the input and of every layer's output, by the value's name.
+        shapes: of the input and of every layer's output, batch included, by the value's name.  An implementation that
+            hands another value to a layer within says its shape here first.
     """
 
     def __init__(self, model: Layer, input_shape: tuple[int, ...], dtype: np.typing.DTypeLike, opset: int) -> None:
@@ -156,7 +157,7 @@ class Graph:
         return y
 
     def shape(self, x: str) -> tuple[int, ...]:
-        """Return the shape of the network's input or of a layer's output, for the batch that the graph is made with."""
+        """Return the shape of a value in `shapes`: the batch of 1 that the graph is made with, then the others."""
         return self.shapes[x]
 
     @contextmanager
