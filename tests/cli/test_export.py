@@ -1,5 +1,6 @@
 """``tinycnn export``."""
 
+import json
 import sys
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_json(command, tmp_path, trained):
     }
     assert command("export", "lenet5", "net.onnx", "--json") == 0
     assert command.json()["weights"] is None
+
+
+def test_how_images_were_prepared_is_in_the_file(command, trained):
+    assert command("export", trained, "net.onnx") == 0
+    found = {entry.key: json.loads(entry.value) for entry in onnx.load("net.onnx").metadata_props}
+    test = data.load("digits", "test")
+    assert found["architecture"]["name"] == "lenet5"
+    assert found["preprocessing"]["classes"] == list(test.classes)
+    assert found["preprocessing"]["input_size"] == [32, 32]
+    np.testing.assert_allclose(found["preprocessing"]["mean"], test.mean)
 
 
 def test_another_size(command):

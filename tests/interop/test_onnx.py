@@ -43,17 +43,21 @@ def test_metadata_say_who_wrote_it_and_what_it_is(tmp_path):
     model = models.create("resnet20", 7, 1, shortcut="B")
     export_onnx(model, tmp_path / "a.onnx")
     proto = onnx.load(tmp_path / "a.onnx")
-    found = {entry.key: entry.value for entry in proto.metadata_props}
+    found = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert (proto.producer_name, proto.producer_version) == ("tinycnn", tinycnn.__version__)
     assert found["tinycnn"] == tinycnn.__version__
-    assert json.loads(found["architecture"]) == {
+    assert found["architecture"] == {
         "name": "resnet20",
         "num_classes": 7,
         "in_channels": 1,
         "shortcut": "B",
     }
-    export_onnx(net(), tmp_path / "a.onnx", SHAPE)
-    assert [entry.key for entry in onnx.load(tmp_path / "a.onnx").metadata_props] == ["tinycnn"]
+    export_onnx(net(), tmp_path / "a.onnx", SHAPE, metadata={"mean": [0.5, 0.25]})
+    props = onnx.load(tmp_path / "a.onnx").metadata_props
+    assert {entry.key: json.loads(entry.value) for entry in props} == {
+        "tinycnn": tinycnn.__version__,
+        "mean": [0.5, 0.25],
+    }
 
 
 def test_old_runtimes_can_read_it(tmp_path):

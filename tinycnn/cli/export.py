@@ -24,14 +24,17 @@ def export(
     """Write a network to an ONNX file, as it behaves in evaluation, for batches of any size.
 
     It takes images as the network does, normalised already, and returns the scores of the classes, not probabilities.
+    How images were prepared for a trained network, and what its classes are called, is in the file's metadata.
     """
     from ..interop.onnx import OPSET, export_onnx
 
     with bad_input():
         shape = None if input_shape is None else _shape(input_shape)
-        network, usual, weights = _network(model)
+        network, how, weights = _network(model)
+        if shape is None and how:
+            shape = (network.architecture["in_channels"], *how["preprocessing"]["input_size"])
         try:
-            file = export_onnx(network, out, shape or usual, opset=OPSET if opset is None else opset)
+            file = export_onnx(network, out, shape, opset=OPSET if opset is None else opset, metadata=how)
         except ImportError as error:
             raise CommandError(str(error)) from error
     if json_line:
@@ -43,8 +46,8 @@ def export(
         print(f"{name:6}  {'×'.join(map(str, sizes))}")
 
 
-def _network(name: str) -> tuple[Any, tuple[int, ...] | None, str | None]:
-    """Return the network that is meant; of a trained one, the (C, H, W) it was trained on and the file of weights."""
+def _network(name: str) -> tuple[Any, dict[str, Any], str | None]:
+    """Return the network that is meant; of a trained one, how images were prepared for it and the file of weights."""
     from .. import models
     from ..train.checkpoint import WEIGHTS, build, read
 
@@ -52,13 +55,11 @@ def _network(name: str) -> tuple[Any, tuple[int, ...] | None, str | None]:
         words = f"{name} is written with new weights, which know nothing: name a run or a checkpoint for trained ones"
         words += f" (./{name} is the one here)" if Path(name).exists() else ""
         typer.echo(f"tinycnn: note: {words}", err=True)
-        return models.create(name), None, None
+        return models.create(name), {}, None
     if not Path(name).exists() and Path(name).name == name and not Path(name).suffix:
         models.architecture(name)  # which does not exist either, and says what is near
     saved = read(Path(name), WEIGHTS)
-    network, how = build(saved), saved.metadata.get("preprocessing")
-    size = (saved.metadata["architecture"]["in_channels"], *how["input_size"]) if how else None
-    return network, size, str(saved.path)
+    return build(saved), {k: v for k, v in saved.metadata.items() if k == "preprocessing"}, str(saved.path)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -58,7 +58,12 @@ class OnnxFile:
 
 
 def export_onnx(
-    model: Layer, path: PathLike, input_shape: tuple[int, ...] | None = None, *, opset: int = OPSET
+    model: Layer,
+    path: PathLike,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    opset: int = OPSET,
+    metadata: Mapping[str, Any] | None = None,
 ) -> OnnxFile:
     """Write a network, as it behaves in evaluation, to an ONNX file; the model is left as it was.
 
@@ -71,6 +76,7 @@ def export_onnx(
         path: of the file, conventionally ending in ``.onnx``; replaced if it is there, in one step.
         input_shape: of one input, (C, H, W) or (features,); by default what the architecture was designed for.
         opset: version of ONNX's operators, from 18 to the newest that the installed library knows.
+        metadata: anything else that the file's metadata should say, each value as JSON.
 
     Raises:
         ImportError: the library onnx is missing.
@@ -100,7 +106,9 @@ def export_onnx(
         )
     shape = _usual_shape(model) if input_shape is None else _checked(input_shape)
     graph = _graph(model, shape, opset)
-    proto = _proto(graph, getattr(model, "architecture", None))
+    architecture = getattr(model, "architecture", None)
+    known = {"architecture": architecture} if architecture else {}
+    proto = _proto(graph, {**known, **(metadata or {})})
     size, chunks = _encoded(proto, graph.initializers)
     if size > MOST_BYTES:
         raise ValueError(
@@ -154,7 +162,7 @@ def _graph(model: Layer, input_shape: tuple[int, ...], opset: int) -> Graph:
     return graph
 
 
-def _proto(graph: Graph, architecture: Mapping[str, Any] | None) -> Any:
+def _proto(graph: Graph, metadata: Mapping[str, Any]) -> Any:
     """Return the message without its weights: nodes, checked, with the shapes that ONNX finds for all values."""
     from onnx import helper
 
@@ -169,8 +177,9 @@ def _proto(graph: Graph, architecture: Mapping[str, Any] | None) -> Any:
         producer_name="tinycnn",
         producer_version=__version__,
     )
-    known = {"tinycnn": __version__, **({"architecture": json.dumps(architecture)} if architecture else {})}
-    helper.set_model_props(proto, known)
+    helper.set_model_props(
+        proto, {key: json.dumps(value) for key, value in {"tinycnn": __version__, **metadata}.items()}
+    )
     inferred = _inferred(proto, graph)
     _compare(graph, inferred)
     proto.graph.output[0].CopyFrom(inferred.output[0])
