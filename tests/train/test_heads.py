@@ -11,7 +11,7 @@ from small_heads import Small, images
 from small_heads import small as with_heads
 from small_runs import assert_equal_runs, complete, settings
 
-from tinycnn import AuxiliaryLoss, CapturedStep, CrossEntropyLoss, models, optim
+from tinycnn import AuxiliaryLoss, CapturedStep, CrossEntropyLoss, Linear, models, optim
 from tinycnn.backend import to_device, to_numpy
 from tinycnn.models import Architecture
 from tinycnn.train import NonFiniteError, Run, Trainer, evaluate, find_non_finite, load
@@ -157,11 +157,15 @@ def test_a_loss_for_one_output_is_refused():
         made.fit(Batches(), 1)
 
 
-def test_what_is_not_finite_is_found_in_a_head():
+def test_what_is_not_finite_is_found_in_a_head(gpu):
     model = with_heads()
     model["aux2"][3].bias.data[0] = np.inf
     assert find_non_finite(model, images(dtype=np.float32)).startswith("the output of aux2.3 (Linear")
-    assert find_non_finite(with_heads(), images(dtype=np.float32)) is None
+    for device in ("cpu", "cuda"):
+        assert find_non_finite(with_heads().to(device), to_device(images(dtype=np.float32), device)) is None
+    odd = with_heads()
+    odd["aux1"].add("3", Linear(16, 2))  # outputs of different widths are no array
+    assert find_non_finite(odd, images(dtype=np.float32)) is None
     with pytest.raises(NonFiniteError, match="the parameter aux2"):
         trainer(model).fit(Batches(), 1)
 
