@@ -86,6 +86,7 @@ RAW = archive()
 DIRECTORY, END = RAW.find(b"PK\x01\x02"), RAW.rfind(b"PK\x05\x06")
 BAD = {
     "no directory": (RAW[:-30], "truncated"),
+    "bytes behind the end": (RAW + b"x", "bytes behind its end"),
     "empty": (b"PK\x03\x04", "truncated"),
     "both sizes are a lie": (changed(RAW, DIRECTORY + 20, "<II".replace("II", "Q"), (1 << 30) * (1 + 2**32)), "behind"),
     "two of one name": (archive([("a", b"1"), ("a", b"2")]), "two members 'a'"),

@@ -155,6 +155,14 @@ def test_hostile_pickles_are_refused_at_once(what):
     assert time.perf_counter() - start < 0.5
 
 
+def test_a_negative_length_does_not_go_back():
+    """Four bytes back from behind the length is the length again, whose bytes are harmless instructions."""
+    with pytest.raises(RefusedError, match="truncated"):
+        run(b"\x80\x02" + b"T" + struct.pack("<i", -3) + b"NNN.")
+    with pytest.raises(RefusedError, match="truncated"):
+        run(b"\x80\x02NT" + struct.pack("<i", -1) + b"0.")
+
+
 def test_saying_the_same_over_and_over_is_refused():
     """A text of 1 MB, encoded 10,000 times, would be 10 GB."""
     text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\x00"

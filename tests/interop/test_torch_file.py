@@ -257,6 +257,29 @@ def test_the_good_tensors_of_these_tests_are_good(make, tmp_path):
     assert list(read_torch(tmp_path / "a.pth")) == ["good"]
 
 
+@pytest.mark.parametrize("make", [archive, stream])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (tensor(storage(count=11)), r"should have 44 bytes, and has 40|storage '7' is not there whole"),
+        (
+            tensor(storage(count=9), 0, (2, 4), (4, 1)),
+            r"should have 36 bytes, and has 40|storage '7' is not there whole",
+        ),
+        (
+            tensor(storage(torch.FloatStorage, "7", 10, ("8", 8, 3)), 0, (1,), (1,)),
+            "a view that leaves the storage '7'",
+        ),
+        (tensor(offset=1), "a tensor that leaves its storage '7'"),
+        (tensor(storage(key="x" * 1000)), "a storage that makes no sense"),
+    ],
+)
+def test_storages_that_are_not_what_the_pickle_says(bad, words, make, tmp_path):
+    (tmp_path / "bad.pth").write_bytes(make({"bad": bad}))
+    with pytest.raises(CheckpointError, match=words):
+        read_torch(tmp_path / "bad.pth")
+
+
 def test_more_tensors_than_weights_can_be(tmp_path):
     again = _body(tensor())[:-1] + b"0h\x63h\x62R" * MOST_TENSORS + b"."
     (tmp_path / "bad.pth").write_bytes(_archive_of(again))
@@ -346,7 +369,7 @@ def test_streams_whose_storages_are_not_those_of_the_tensors(storages, tmp_path)
 def test_truncated_anywhere(save):
     path = save({"a": torch.arange(4.0), "b": torch.arange(3)})
     raw = path.read_bytes()
-    for n in range(0, len(raw), 7):
+    for n in (*range(0, len(raw), 7), *range(len(raw) - 30, len(raw))):
         path.write_bytes(raw[:n])
         with pytest.raises(CheckpointError, match="refused: "):
             read_torch(path)

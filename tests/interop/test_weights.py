@@ -269,6 +269,12 @@ def test_what_is_around_weights_comes_off(around, lenet, tmp_path):
         np.testing.assert_array_equal(other.state_dict()[name], x)
 
 
+def test_a_prefix_that_not_all_names_have_stays(tmp_path):
+    state = {"module.a": torch.ones(1), "module.b": torch.ones(1), "head": torch.ones(1)}
+    torch.save(state, tmp_path / "m.pt")
+    assert list(read_weights(tmp_path / "m.pt")) == list(state)
+
+
 def test_one_of_several(lenet, tmp_path):
     other = state_of(models.create("lenet5", seed=9))
     torch.save({"model": state_of(lenet), "model_ema": other}, tmp_path / "m.pt")

@@ -108,7 +108,7 @@ def test_metadata_that_is_no_json(model, tmp_path):
         metadata = {"tinycnn": '"0"', "kind": '"weights"', "architecture": text}
         metadata["checksum"] = json.dumps(checkpoint._checksum(model.state_dict(), metadata))
         tensors.write_tensors(path, model.state_dict(), metadata)
-        with pytest.raises(CheckpointError, match="its metadata is no JSON"):
+        with pytest.raises(CheckpointError, match="damaged: its checksum"):
             load(path)
 
 
@@ -148,6 +148,12 @@ def test_one_flipped_bit_in_a_weight(path, where):
     raw = bytearray(path.read_bytes())
     raw[where] ^= 4
     assert "checksum does not fit" in damaged(path, bytes(raw))
+
+
+def test_damage_is_told_before_what_it_leads_to(path):
+    raw = path.read_bytes()
+    assert raw.count(b"lenet5") == 1
+    assert "checksum does not fit" in damaged(path, raw.replace(b"lenet5", b"lenet9"))
 
 
 def test_changed_metadata(path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from .tensors import parts_of, read_tensors, write_tensors
 
 __all__ = [
     "TRAINING_STATE", "WEIGHTS", "Checkpoint", "CheckpointError", "build", "describe", "load", "load_into",
-    "native_metadata", "read", "save", "write",
+    "native_metadata", "read", "save", "verify", "write",
 ]  # fmt: skip
+DAMAGED = "damaged: its checksum does not fit its content: take another copy"
 WEIGHTS, TRAINING_STATE = "weights", "training state"
 
 
@@ -84,7 +86,14 @@ def load(path: PathLike, device: str = "cpu") -> Layer:
     Raises:
         CheckpointError: no such file; damaged; not tinycnn's; of an architecture that this version cannot build.
     """
-    return build(read(path, WEIGHTS)).to(device)
+    checkpoint = _open(path, WEIGHTS)
+    with ThreadPoolExecutor(1) as other:  # the checksum takes longer than all else: it is compared meanwhile
+        whole = other.submit(verify, checkpoint.arrays)
+        try:
+            model = build(checkpoint)
+        finally:
+            whole.result()  # damage explains whatever else is wrong
+    return model.to(device)
 
 
 def load_into(model: Layer, path: PathLike) -> None:
@@ -159,6 +168,13 @@ def read(path: PathLike, kind: str) -> Checkpoint:
     Raises:
         CheckpointError: missing, unreadable, truncated, damaged, another program's, or of the other kind.
     """
+    checkpoint = _open(path, kind)
+    verify(checkpoint.arrays)
+    return checkpoint
+
+
+def _open(path: PathLike, kind: str) -> Checkpoint:
+    """`read`, without a look at the checksum."""
     path = _file_meant(Path(path), kind)
     arrays = read_tensors(path)
     metadata = native_metadata(arrays)
@@ -190,17 +206,25 @@ def native_metadata(weights: Weights) -> dict[str, Any]:
     """Return the metadata of a mapped safetensors file, decoded; empty where tinycnn has not written it.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: it cannot be decoded.
     """
     text = weights.extra
     if "tinycnn" not in text or "kind" not in text:
         return {}
-    if json.dumps(_checksum(weights, text)) != text.get("checksum"):
-        raise CheckpointError(f"{weights.file.path}: damaged: its checksum does not fit its content: take another copy")
     try:
         return {key: json.loads(value) for key, value in text.items()}
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{weights.file.path}: damaged: its metadata is no JSON ({error})") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{weights.file.path}: {DAMAGED}") from None
+
+
+def verify(weights: Weights) -> None:
+    """Compare the checksum in a file that tinycnn has written.
+
+    Raises:
+        CheckpointError: it does not fit: the file is damaged.
+    """
+    if json.dumps(_checksum(weights, weights.extra)) != weights.extra.get("checksum"):
+        raise CheckpointError(f"{weights.file.path}: {DAMAGED}")
 
 
 def _checksum(arrays: Mapping[str, Array], text: Mapping[str, str]) -> str:
