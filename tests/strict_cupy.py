@@ -155,6 +155,8 @@ def _device(x):
     if isinstance(x, np.ndarray | np.generic):
         x = np.asarray(x)
         return (x if memory_of(x) is not None else fake_cuda.allocate(x)).view(ndarray)
+    if hasattr(x, "_make"):  # a named tuple, as those of linalg
+        return x._make(map(_device, x))
     return type(x)(map(_device, x)) if isinstance(x, list | tuple) else x
 
 
