@@ -59,14 +59,18 @@ def coloured(x: Array, colours: np.ndarray) -> Array:
     The sums run over the channels in order, t first, each step rounded to float32.  The result is clipped to 0..255,
     of bytes it is rounded; floats are taken to lie in 0..1.
     """
-    xp, full = array_module(x), np.float32(255)
-    colours = to_device(colours, device_of(x))
-    p = x.astype(np.float32) if x.dtype == np.uint8 else x.astype(np.float32) * full
-    y = xp.zeros(x.shape, np.float32) + colours[:, None, None, :, -1]
-    for k in range(x.shape[3]):
-        y += p[..., k, None] * colours[:, None, None, :, k]  # (N, H, W, 1) · (N, 1, 1, C)
-    y = xp.clip(y, 0, full)
-    return xp.rint(y).astype(np.uint8) if x.dtype == np.uint8 else (y / full).astype(x.dtype)
+    xp, full, is_bytes = array_module(x), np.float32(255), x.dtype == np.uint8
+    # (N, C, C + 1) -> (C, C + 1, N, 1, 1);  (N, H, W, C) -> (C, N, H, W): planes are long runs of pixels
+    matrices = to_device(colours, device_of(x)).transpose(1, 2, 0)[..., None, None]
+    planes = x.transpose(3, 0, 1, 2).astype(np.float32, order="C") * (1 if is_bytes else full)
+    y = xp.empty(x.shape, x.dtype)
+    for c, row in enumerate(matrices):
+        q = xp.zeros(planes.shape[1:], np.float32) + row[-1]
+        for k, plane in enumerate(planes):
+            q += plane * row[k]
+        q = xp.clip(q, 0, full)
+        y[..., c] = xp.rint(q) if is_bytes else q / full
+    return y
 
 
 @twin("augment")
