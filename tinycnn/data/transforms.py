@@ -44,8 +44,8 @@ class Normalize:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"Normalize needs as many std as mean, all positive: got mean {self.mean}, std {self.std}")
 
-    def __call__(self, x: Array) -> Array:
-        """Return the images (N, C, H, W) scaled, in ``dtype``."""
+    def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
+        """Return the images (N, C, H, W) scaled, in ``dtype``; nothing is drawn, ``rng`` is there for `Compose`."""
         N, C, H, W = x.shape
         if len(self.mean) != C:
             raise ValueError(f"Normalize has {len(self.mean)} means, the images {C} channels, shape {tuple(x.shape)}")
