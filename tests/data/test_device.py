@@ -8,7 +8,21 @@ import pytest
 import strict_cupy
 from helpers import is_channels_last
 
-from tinycnn.data import Augment, DeviceLoader, Loader, Normalize, RandomShift, device, pixel_covariance
+from tinycnn.data import (
+    Augment,
+    Compose,
+    CutMix,
+    Cutout,
+    DeviceLoader,
+    Loader,
+    Normalize,
+    PerPixelMean,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomShift,
+    device,
+    pixel_covariance,
+)
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (23, 3, 5, 6), dtype=np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 10, 23)
@@ -87,6 +101,33 @@ def test_what_is_not_one_kernel(gpu, resident, case):
     transform = {"floats": None, "shifted floats": RandomShift(2), "own transform": squares}[case]
     settings = {"batch_size": 4, "transform": transform, "normalize": NORMALIZE if case != "floats" else None}
     same(DeviceLoader(images, LABELS, **settings, resident=resident), Loader(images, LABELS, **settings))
+
+
+CROPS = Compose([RandomCrop((5, 6), padding=1, padding_mode="reflect"), RandomHorizontalFlip(), Cutout(2)])
+
+
+@resident
+@pytest.mark.parametrize("transform", [None, EVERYTHING, CROPS], ids=["plain", "one kernel", "composed"])
+@pytest.mark.parametrize("mix", [None, CutMix(10)], ids=["labels", "mixed"])
+def test_transforms_and_mixtures_are_the_cpus(gpu, resident, transform, mix):
+    settings = {"batch_size": 5, "seed": 7, "transform": transform, "normalize": NORMALIZE, "mix": mix}
+    same(DeviceLoader(PHOTOS, LABELS, **settings, resident=resident), Loader(PHOTOS, LABELS, **settings))
+
+
+def test_mixed_batches_are_written_where_asked(gpu):
+    settings = {"batch_size": 5, "transform": EVERYTHING, "normalize": NORMALIZE, "mix": CutMix(10)}
+    x = gpu.full((5, 5, 6, 3), np.nan, np.float32).transpose(0, 3, 1, 2)
+    y = gpu.full((5, 10), np.nan, np.float32)
+    batches = DeviceLoader(PHOTOS, LABELS, **settings).epoch(0, into=lambda: (x, y))
+    for got, expected in zip(batches, Loader(PHOTOS, LABELS, **settings).epoch(0), strict=True):
+        same([got], [expected])
+        assert (got[0] is x) == (got[1] is y) == (len(got[0]) == 5)
+
+
+@resident
+def test_other_scales_than_normalize(gpu, resident):
+    settings = {"batch_size": 5, "normalize": PerPixelMean.fit(PHOTOS)}
+    same(DeviceLoader(PHOTOS, LABELS, **settings, resident=resident), Loader(PHOTOS, LABELS, **settings))
 
 
 @resident

@@ -6,7 +6,7 @@ from helpers import is_channels_last
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinycnn.data import Loader, Normalize, RandomShift
+from tinycnn.data import CutMix, Loader, Mixup, Normalize, RandomShift
 
 
 def numbered(N: int, C: int = 1, H: int = 2, W: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -232,3 +232,39 @@ def test_what_lies_in_memory_in_order_is_not_copied():
     assert np.shares_memory(Loader(x, np.arange(10), 4)._images, x)
     x = np.zeros((10, 4), np.float32)
     assert np.shares_memory(Loader(x, np.arange(10), 4)._images, x)
+
+
+# ---- what changes labels, too --------------------------------------------------------------------------------
+
+
+def test_batches_are_mixed_last_with_a_generator_of_their_own():
+    """Transforms draw what they would have drawn without, and the loader what it would have drawn otherwise."""
+    settings = {
+        "batch_size": 3,
+        "seed": 4,
+        "transform": RandomShift(1),
+        "normalize": Normalize((0.5,) * 3, (0.25,) * 3),
+    }
+    seen, labels = [], np.arange(7)
+
+    def mix(x, y, rng):
+        seen.append((x, y, rng.integers(0, 2**62)))
+        return -x, np.eye(7)[y]
+
+    mixed, plain = Loader(PHOTOS, labels, **settings, mix=mix), Loader(PHOTOS, labels, **settings)
+    for epoch in (0, 1):
+        for (x, y), (expected, label) in zip(mixed.epoch(epoch), plain.epoch(epoch), strict=True):
+            np.testing.assert_array_equal(x, -expected)
+            np.testing.assert_array_equal(y, np.eye(7)[label])
+            np.testing.assert_array_equal(seen[-1][0], expected)
+    drawn = [number for *_, number in seen]
+    assert len(set(drawn)) == 6
+    list(mixed.epoch(1, start=2))
+    assert seen[-1][2] == drawn[-1]
+
+
+def test_soft_targets_come_out_of_the_loader():
+    for mix in (Mixup(10), CutMix(10)):
+        for x, y in Loader(PHOTOS, np.arange(7), 3, mix=mix):
+            assert (x.dtype, y.dtype, y.shape) == ("float32", "float32", (len(x), 10))
+            np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)

@@ -34,7 +34,8 @@ from ..backend import (
     to_numpy,
 )
 from .augment import Augmentation, assemble, pixel_means
-from .loader import Loader, Transform
+from .loader import Loader, Scale, Transform
+from .mix import Mix
 from .transforms import Normalize
 
 Batch: TypeAlias = tuple[Array, Array]
@@ -58,8 +59,8 @@ class DeviceLoader(Loader):
     through the transform's and `Normalize`'s own code with arrays on the GPU.
 
     Args:
-        images, labels, batch_size, shuffle, seed, drop_last, transform, normalize: as `Loader`'s; images and labels are
-            on the CPU or on the GPU.
+        images, labels, batch_size, shuffle, seed, drop_last, transform, normalize, mix: as `Loader`'s; images and
+            labels are on the CPU or on the GPU.
         resident: keep the images on the GPU; by default if they take no more than half its free memory.
 
     Raises:
@@ -76,16 +77,21 @@ class DeviceLoader(Loader):
         seed: int = 0,
         drop_last: bool = False,
         transform: Transform | None = None,
-        normalize: Normalize | None = None,
+        normalize: Scale | None = None,
+        mix: Mix | None = None,
         resident: bool | None = None,
     ) -> None:
-        super().__init__(images, to_numpy(labels), batch_size, shuffle, seed, drop_last, transform, normalize)
+        super().__init__(images, to_numpy(labels), batch_size, shuffle, seed, drop_last, transform, normalize, mix)
         self.resident = is_device_array(images) or (
             images.nbytes <= SHARE * free_memory() if resident is None else resident
         )
         if self.resident:
             self._images = to_device(self._images, CUDA)
-        self._in_one = self._images.dtype == np.uint8 and (transform is None or isinstance(transform, Augmentation))
+        self._in_one = (
+            self._images.dtype == np.uint8
+            and (transform is None or isinstance(transform, Augmentation))
+            and isinstance(self.normalize, Normalize)
+        )
         if self._in_one:
             self._prepare()
         synchronize()  # batches may be asked for on another stream
@@ -93,7 +99,7 @@ class DeviceLoader(Loader):
     def _prepare(self) -> None:
         """Make what `assemble` needs for every batch."""
         C = self._images.shape[3]
-        assert self.normalize is not None  # bytes always have one
+        assert isinstance(self.normalize, Normalize)
         if len(self.normalize.mean) != C:
             raise ValueError(f"Normalize has {len(self.normalize.mean)} means, the images {C} channels")
         self._scale = to_device(self.normalize.scale(), CUDA)
@@ -140,15 +146,15 @@ class DeviceLoader(Loader):
         if target is None or target[0].shape != (len(y), C, H, W):
             target = None, None
         if self._in_one:
-            x = self._assembled(images, places, changes, target[0])
+            x = self._assembled(images, places, changes, target[0] if self.mix is None else None)
         else:
             x = self._change(images[places].transpose(0, 3, 1, 2), epoch, i)  # (n, H, W, C) -> (n, C, H, W)
-            x = _written(target[0], x)
-        return x, _written(target[1], y)
+        x, y = self._mixed(x, y, epoch, i)
+        return _written(target[0], x), _written(target[1], y)
 
     def _assembled(self, images: Array, places: Array, changes: list[Array], x: Array | None) -> Array:
         """Return a batch written into ``x``, or into a new array."""
-        assert self.normalize is not None
+        assert isinstance(self.normalize, Normalize)
         if x is None:
             y = device_empty((len(places), *images.shape[1:]), self.normalize.dtype)
         else:
@@ -253,8 +259,8 @@ def _pack(parts: list[np.ndarray], buffer: np.ndarray) -> None:
 
 
 def _written(y: Array | None, x: Array) -> Array:
-    """Return ``x``, in ``y`` if that is an array."""
-    if y is None:
+    """Return ``x``, in ``y`` if that is another array."""
+    if y is None or y is x:
         return x
     y[...] = x
     return y

@@ -8,12 +8,16 @@ from typing import TypeAlias
 import numpy as np
 
 from ..backend import Array, array_module
+from .mix import Mix
 from .transforms import Normalize
 
 Transform: TypeAlias = Callable[[Array, np.random.Generator], Array]
 """``transform(x, rng)``: a batch of images (N, C, H, W) to another; ``rng`` is its only source of randomness."""
 
-_ORDER, _TRANSFORM = 1, 2
+Scale: TypeAlias = Callable[[Array], Array]
+"""``normalize(x)``: a batch of images (N, C, H, W) as the network takes them; a `Normalize`, for one."""
+
+_ORDER, _TRANSFORM, _MIX = 1, 2, 3
 
 
 def _generator(seed: int, epoch: int, purpose: int, index: int = 0) -> np.random.Generator:
@@ -35,7 +39,7 @@ class Loader:
         for x, y in loader.epoch(3, start=10):  # the same without the first ten
         for x, y in loader:                     # the next epoch: 0 the first time, then 1, 2, …
 
-    Every batch is gathered, transformed (on the pixels as they are stored) and normalised when it is asked for.
+    Every batch is gathered, transformed (on the pixels as they are stored), normalised and mixed when it is asked for.
 
     Args:
         images: (N, C, H, W), any memory order (kept channels-last, copied if they are not); or floating-point features
@@ -47,6 +51,7 @@ class Loader:
         drop_last: leave a smaller last batch out.
         transform: random augmentation, see `Transform`.
         normalize: scales a batch to floats; without one uint8 becomes float32 in 0..1, and floats stay as they are.
+        mix: what changes labels with the images, a `Mixup` or `CutMix`, see `Mix`; in evaluation there is none.
 
     Attributes:
         next_epoch: the epoch that plain iteration takes next.
@@ -64,7 +69,8 @@ class Loader:
         seed: int = 0,
         drop_last: bool = False,
         transform: Transform | None = None,
-        normalize: Normalize | None = None,
+        normalize: Scale | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self._are_features = images.ndim == 2 and images.dtype.kind == "f"
         if (images.ndim != 4 and not self._are_features) or len(images) != len(labels) or len(images) == 0:
@@ -85,7 +91,7 @@ class Loader:
         if normalize is None and images.dtype == np.uint8:
             C = images.shape[1]
             normalize = Normalize((0.0,) * C, (1.0,) * C)
-        self.normalize = normalize
+        self.normalize, self.mix = normalize, mix
         self.next_epoch = 0
 
     def __len__(self) -> int:
@@ -128,7 +134,7 @@ class Loader:
     def _batch(self, order: np.ndarray, epoch: int, i: int) -> tuple[Array, Array]:
         indices = array_module(self._images).asarray(self._indices(order, i))
         x = self._images[indices].transpose(0, 3, 1, 2)  # (n, H, W, C) -> (n, C, H, W)
-        return self._change(x, epoch, i), self.labels[indices]
+        return self._mixed(self._change(x, epoch, i), self.labels[indices], epoch, i)
 
     def _indices(self, order: np.ndarray, i: int) -> np.ndarray:
         """Return which images batch i holds."""
@@ -144,3 +150,7 @@ class Loader:
             x = self.transform(x, self._rng(epoch, i))
         x = x if self.normalize is None else self.normalize(x)
         return x[:, :, 0, 0] if self._are_features else x  # (n, F, 1, 1) -> (n, F)
+
+    def _mixed(self, x: Array, y: Array, epoch: int, i: int) -> tuple[Array, Array]:
+        """Return batch i, its images ready for the network, with images and labels mixed."""
+        return (x, y) if self.mix is None else self.mix(x, y, _generator(self.seed, epoch, _MIX, i))
