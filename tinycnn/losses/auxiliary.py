@@ -6,6 +6,8 @@ All are to say the same, so they are compared with the same targets, and the hea
     L = ℓ(y) + w·Σᵢ ℓ(aᵢ)
     ∂L/∂y = ∂ℓ(y)/∂y,   ∂L/∂aᵢ = w·∂ℓ(aᵢ)/∂aᵢ
 
+In evaluation there is y alone, and L = ℓ(y): a run's ``train_loss`` counts the heads, its ``val_loss`` does not.
+
 Source: Szegedy et al. 2015, "Going deeper with convolutions", section 5, where w = 0.3.
 """
 
