@@ -263,6 +263,17 @@ def test_batches_are_mixed_last_with_a_generator_of_their_own():
     assert seen[-1][2] == drawn[-1]
 
 
+def test_transform_and_mixture_draw_different_numbers():
+    drawn = []
+
+    def note(*batch):
+        drawn.append(batch[-1].integers(0, 2**62))
+        return batch[:-1] if len(batch) == 3 else batch[0]
+
+    list(Loader(PHOTOS, np.arange(7), 3, transform=note, mix=note))
+    assert len(set(drawn)) == 6
+
+
 def test_soft_targets_come_out_of_the_loader():
     for mix in (Mixup(10), CutMix(10)):
         for x, y in Loader(PHOTOS, np.arange(7), 3, mix=mix):

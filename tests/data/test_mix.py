@@ -69,17 +69,18 @@ def test_cutmix_pastes_a_box_and_mixes_labels_by_area(seed, dtype):
 
 
 def test_cutmix_boxes_have_the_images_shape():
-    """Those in the middle, not cut off: √(1 − λ) of both sides; for a = 1 their area is uniform."""
-    mix = CutMix(K)
-    x, y = np.stack([np.zeros((1, 60, 90)), np.ones((1, 60, 90))] * 1500), np.arange(3000) % 2
-    _, targets = mix(x, y, np.random.default_rng(0))
-    assert targets[:, :2].sum(axis=1) == pytest.approx(1)
-    mixed, _ = mix(x, y, np.random.default_rng(0))
+    """Those not cut off, in white pasted into black: √(1 − λ) of both sides, in whole pixels."""
+    x = np.stack([np.zeros((1, 60, 90)), np.ones((1, 60, 90))] * 1500)
+    mixed, _ = CutMix(2)(x, np.arange(3000) % 2, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    rng.permutation(3000)
+    side = np.sqrt(1 - rng.beta(1, 1, 3000))
     changed = (mixed != x)[:, 0]
     height, width = changed.any(axis=2).sum(axis=1), changed.any(axis=1).sum(axis=1)
     whole = (height > 0) & ~changed[:, [0, -1]].any(axis=(1, 2)) & ~changed[:, :, [0, -1]].any(axis=(1, 2))
     assert whole.sum() > 100
-    assert np.abs(width[whole] - 1.5 * height[whole]).max() <= 1.5
+    np.testing.assert_array_equal(height[whole], np.floor(60 * side[whole]))
+    np.testing.assert_array_equal(width[whole], np.floor(90 * side[whole]))
 
 
 @both

@@ -146,7 +146,7 @@ class DeviceLoader(Loader):
         if target is None or target[0].shape != (len(y), C, H, W):
             target = None, None
         if self._in_one:
-            x = self._assembled(images, places, changes, target[0] if self.mix is None else None)
+            x = self._assembled(images, places, changes, target[0])
         else:
             x = self._change(images[places].transpose(0, 3, 1, 2), epoch, i)  # (n, H, W, C) -> (n, C, H, W)
         x, y = self._mixed(x, y, epoch, i)
