@@ -14,6 +14,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tinycnn")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_network_and_a_cache_of_its_own(tmp_path_factory):
+    """What the suite downloads comes from a server of its own, and nothing is left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYCNN_OFFLINE", "1")
+        patch.setenv("TINYCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _ask_for_gpus_anew():
     """Whether a GPU is usable is remembered for the process; a test may have told a stand-in's answer."""

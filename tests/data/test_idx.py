@@ -123,3 +123,34 @@ def test_foreign_files(tmp_path, raw):
 def test_missing(tmp_path):
     with pytest.raises(DataError, match="gone: cannot be read"):
         read_idx(tmp_path / "gone")
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    head=st.sampled_from([b"", b"\0\0", b"\0\0\x08\x01", b"\0\0\x08\x03", RAW[:8], RAW, b"\x1f\x8b\x08"]),
+    tail=st.binary(max_size=64),
+)
+def test_any_bytes_are_an_array_or_refused(head, tail):
+    try:
+        x = parse_idx(head + tail, "f")
+    except DataError:
+        return
+    assert x.nbytes == len(head + tail) - 4 - 4 * x.ndim
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(place=st.integers(0, len(RAW) - 1), value=st.integers(0, 255))
+def test_one_byte_of_the_file_changed(place, value):
+    raw = RAW[:place] + bytes([value]) + RAW[place + 1 :]
+    try:
+        x = parse_idx(raw, "f")
+    except DataError:
+        assert place < 16, "a wrong header is refused"
+    else:
+        assert place >= 16 or (x.shape, x.dtype) in [((2, 3, 4), np.uint8), ((2, 3, 4), np.int8)] or raw == RAW
+
+
+def test_more_dimensions_than_an_array_can_have():
+    for D in (33, 65, 255):
+        with pytest.raises(DataError, match=rf"^f: an array of {D} dimensions: not an IDX file of images or labels"):
+            parse_idx(bytes([0, 0, 8, D]) + b"\0\0\0\1" * D + b"x", "f")

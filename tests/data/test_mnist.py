@@ -93,7 +93,7 @@ def test_one_changed_bit_is_noticed(tmp_path, toy, name, zipped):
         load_family(toy, "train", tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{path}: {len(raw):,} bytes with MD5 {digest(raw)}, published is ")
-    assert message.endswith(f"the file is damaged or another one; download it again from {MNIST.source.url}")
+    assert message.endswith(f"the file is damaged or another one; download it again from {MNIST.origin.url}")
     assert "\n" not in message
 
 
@@ -102,6 +102,31 @@ def test_images_under_the_name_of_labels(tmp_path, toy):
     write(tmp_path, {images: RAW[images], labels: RAW[images]})
     with pytest.raises(DataError, match=f"{labels}: .*: it is {images} of mnist, not {labels}; download it again"):
         load_family(toy, "test", tmp_path)
+
+
+def test_files_that_disagree_in_length(tmp_path):
+    """Their checksums would tell; a family that is told other checksums must find out."""
+    images, labels = FILES["test"]
+    short = struct.pack(">2i", 0x0801, 2) + bytes(2)
+    write(tmp_path, {images: RAW[images], labels: short})
+    family = dataclasses.replace(MNIST, md5s={images: (digest(RAW[images]),) * 2, labels: (digest(short),) * 2})
+    with pytest.raises(
+        DataError, match=rf"^mnist: {images} has shape \(3, 28, 28\) and {labels} \(2,\): .*: download both again"
+    ):
+        load_family(family, "test", tmp_path)
+
+
+def test_every_file_can_be_downloaded():
+    """Addresses and sizes, as published."""
+    for family, host in ((MNIST, "amazonaws.com"), (FASHION_MNIST, "fashion-mnist")):
+        files = [part.download for part in family.origin.parts]
+        assert [file.name for file in files] == [f"{name}.gz" for name in family.md5s]
+        for file, part in zip(files, family.origin.parts, strict=True):
+            assert file.md5s == family.md5s[file.name.removesuffix(".gz")]
+            assert part.names[:2] == (file.name.removesuffix(".gz"), file.name)
+            assert len(file.urls) == 2
+            assert all(url.startswith("http") and url.endswith(f"/{file.name}") for url in file.urls)
+            assert host in file.urls[0]
 
 
 def test_a_missing_file(tmp_path, toy):
@@ -141,7 +166,7 @@ needs_data = pytest.mark.skipif(
 @pytest.mark.parametrize("family", [MNIST, FASHION_MNIST], ids=["mnist", "fashion-mnist"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_real_dataset(family, split):
-    dataset = data.load(family.source.name, split)
+    dataset = data.load(family.origin.name, split)
     assert dataset.images.shape == ({"train": 60_000, "test": 10_000}[split], 1, 28, 28)
     if split == "train":
         assert dataset.images.mean() / 255 == pytest.approx(family.mean, abs=5e-5)
@@ -150,7 +175,15 @@ def test_the_real_dataset(family, split):
         "mnist": {"train": [5, 0, 4, 1, 9], "test": [7, 2, 1, 0, 4]},
         "fashion-mnist": {"train": [9, 0, 0, 3, 0], "test": [9, 2, 1, 1, 6]},
     }
-    assert dataset.labels[:5].tolist() == first[family.source.name][split]
+    assert dataset.labels[:5].tolist() == first[family.origin.name][split]
+
+
+@needs_data
+@pytest.mark.parametrize("family", [MNIST, FASHION_MNIST], ids=["mnist", "fashion-mnist"])
+def test_published_sizes(family):
+    folder = Path(os.environ["TINYCNN_DATA"]) / family.origin.name
+    for part in family.origin.parts:
+        assert (folder / part.download.name).stat().st_size == part.download.size
 
 
 @needs_data

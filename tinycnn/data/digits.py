@@ -16,6 +16,7 @@ TEST_FRACTION, SPLIT_SEED = 0.2, 0
 FULL_SCALE = 16
 """The file counts the inked cells of each 4×4 block of a scan: 0..16."""
 CLASSES = tuple("0123456789")
+FILE = Path(__file__).with_name("digits.npz")
 
 
 def load_digits(split: str) -> Dataset:
@@ -23,7 +24,7 @@ def load_digits(split: str) -> Dataset:
 
     Mean and standard deviation are computed here, from the training part.
     """
-    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as archive:
+    with np.load(FILE, allow_pickle=False) as archive:
         counts, labels = archive["images"], archive["labels"].astype(np.int64)
     # (N, H, W) -> (N, 1, H, W); one channel: C-contiguous is channels-last too
     images = np.rint(counts * (255 / FULL_SCALE)).astype(np.uint8)[:, None]

@@ -22,6 +22,8 @@ from .files import DataError, PathLike, read_bytes
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """Type byte -> dtype."""
+MAX_DIMENSIONS = 32
+"""As many as an array of every version of NumPy can have."""
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -72,4 +74,6 @@ def _parse_header(raw: bytes, path: PathLike) -> tuple[np.dtype, tuple[int, ...]
     D, start = raw[3], 4 + 4 * raw[3]
     if len(raw) < start:
         raise DataError(f"{path}: truncated: {len(raw)} bytes hold no header of {D} sizes: download the file again")
+    if D > MAX_DIMENSIONS:
+        raise DataError(f"{path}: an array of {D} dimensions: not an IDX file of images or labels: download it again")
     return np.dtype(TYPES[raw[2]]), struct.unpack(f">{D}I", raw[4:start]), start
