@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from .convert import convert
+from .data import app as data_app
 from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .export import export
 from .inspect import gradcheck, list_models, summary
@@ -30,6 +31,7 @@ app.command("predict")(predict)
 app.command("convert")(convert)
 app.command("export")(export)
 app.command("models")(list_models)
+app.add_typer(data_app, name="data")
 app.command("summary")(summary)
 app.command("gradcheck")(gradcheck)
 

@@ -38,7 +38,7 @@ def train(
     model: Annotated[str | None, Option(help="Architecture (tinycnn models lists all). [default: lenet5]")] = None,
     data: Annotated[
         str | None,
-        Option(help="digits, mnist, fashion-mnist, cifar10, hymenoptera or imagefolder. [default: digits]"),
+        Option(help="digits, mnist, cifar10, … (tinycnn data list); downloaded if need be. [default: digits]"),
     ] = None,
     data_dir: Annotated[Path | None, Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     epochs: Annotated[int | None, Option(help="Passes through the images. [default: by dataset]")] = None,
@@ -91,18 +91,21 @@ def train(
             run = _resumed(resume, given | ({"tune": True} if tune else {}), out, device, where, epochs)
         else:
             tuning = progress.tuning(progress.stream_for(json_line), quiet) if tune else None
-            run = _new(given if epochs is None else given | {"epochs": epochs}, out, device or "cpu", where, tuning)
+            given |= {} if epochs is None else {"epochs": epochs}
+            run = _new(given, out, device or "cpu", where, tuning, quiet)
     _go(run, quiet, json_line)
 
 
-def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | None, tuning: Any) -> Any:
+def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | None, tuning: Any, quiet: bool) -> Any:
     from ..train import Run, Settings
+    from .data import ready
 
     if "algorithms" in given:
         if tuning is not None:
             raise CommandError("--tune cannot be given with --algorithms: measure, or take what another run measured")
         given = given | {"algorithms": _recorded(given["algorithms"])}
     settings = Settings.choose(**given)
+    ready(settings.data, data_dir, quiet)
     if out is not None:
         return Run.new(settings, out, device, data_dir, tuning)
     with _fresh_folder(f"{settings.model}-{settings.data}") as folder:

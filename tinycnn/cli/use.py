@@ -13,6 +13,7 @@ import typer
 from .. import parallel
 from ..messages import nearest
 from .convert import ArgumentOption, DropOption, RenameOption, network_of
+from .data import ready
 from .errors import FAILED, OUT_OF_MEMORY, CommandError, bad_input
 from .images import bright_border, read_image
 
@@ -21,7 +22,7 @@ OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="A run folder, o
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads. [default: all cores]")]
 JsonLine = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-NORMALIZATIONS = ("imagenet", "cifar10", "none")
+NORMALIZATIONS = ("imagenet", "cifar10", "inception", "none")
 
 
 def evaluate(
@@ -31,7 +32,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     weights: Annotated[Path | None, typer.Option(help="A file of weights: .pth, .pt, .th, .safetensors.")] = None,
     model_name: Annotated[str | None, typer.Option("--model", help="The network that --weights are of.")] = None,
-    normalize: Annotated[str | None, typer.Option(help="imagenet, cifar10 or none: for --weights.")] = None,
+    normalize: Annotated[str | None, typer.Option(help="imagenet, cifar10, inception or none: for --weights.")] = None,
     rename: RenameOption = None,
     drop: DropOption = None,
     option: ArgumentOption = None,
@@ -159,6 +160,7 @@ def _test_loader(
     name = name or how["data"]
     if data_dir is None and (checkpoint / "config.json").is_file():
         data_dir = read_config(checkpoint).get("data_dir")
+    ready(name, data_dir)
     dataset = data.load(name, split, data_dir)
     C, K = metadata["architecture"]["in_channels"], len(how["classes"])
     if dataset.shape[0] != C or dataset.num_classes != K:
