@@ -23,6 +23,8 @@ from .layers import (
     Checkpointed,
     Concat,
     Conv2d,
+    DenseBlock,
+    DenseLayer,
     Dropout,
     Dropout2d,
     Flatten,
@@ -137,6 +139,14 @@ def _stochastic_branch(rng: Rng) -> Layer:
     return StochasticBranch(main, 0.4, rng=_keeps_first())
 
 
+def _far_from_the_kink(layer: Layer) -> Layer:
+    """Move what comes to the ReLUs up: near 0, numbers of 16 bits would fall on either side of the kink."""
+    for name, p in layer.named_parameters():
+        if name.endswith("bias"):
+            p.data += 1.2
+    return layer
+
+
 _IMAGE = (3, 4, 7, 6)
 
 CASES: dict[str, Case] = {
@@ -203,6 +213,13 @@ CASES: dict[str, Case] = {
     "ResidualNormReLU projection": Case(_residual_relu_projection, _IMAGE),
     "Concat": Case(_inception, _IMAGE),
     "Checkpointed": Case(_checkpointed, _IMAGE),
+    "DenseLayer": Case(lambda rng: _far_from_the_kink(DenseLayer(4, 3, 2, rng=rng)), _IMAGE),
+    "DenseBlock": Case(lambda rng: _far_from_the_kink(DenseBlock(4, 3, 3, 2, 0.2, rng=rng)), _IMAGE),
+    "DenseBlock eval": Case(lambda rng: DenseBlock(4, 3, 3, 2, rng=rng), _IMAGE, evaluate=True),
+    "DenseBlock plain": Case(lambda rng: _far_from_the_kink(DenseBlock(4, 2, 3, None, 0.2, rng=rng)), _IMAGE),
+    "DenseBlock checkpointed": Case(
+        lambda rng: _far_from_the_kink(DenseBlock(4, 3, 2, 2, 0.2, checkpointed=True, rng=rng)), _IMAGE
+    ),
     "ScaledTanh": Case(lambda rng: ScaledTanh(), _IMAGE),
     "Subsample2d": Case(lambda rng: Subsample2d(4, rng=rng), (3, 4, 6, 8)),
     "SparseConv2d": Case(lambda rng: SparseConv2d(TABLE_I, 3, rng=rng), (2, 6, 4, 5)),

@@ -5,6 +5,7 @@ from .base import Layer, LayerError
 from .batchnorm import BatchNorm2d, BatchNormReLU2d
 from .combine import Add, Checkpointed, Concat, Residual, ResidualNormReLU, Sequential
 from .conv import Conv2d
+from .dense import DenseBlock, DenseLayer
 from .dropout import Dropout, Dropout2d, StochasticDepth
 from .layernorm import LayerNorm
 from .linear import Linear
@@ -25,6 +26,8 @@ __all__ = [
     "Checkpointed",
     "Concat",
     "Conv2d",
+    "DenseBlock",
+    "DenseLayer",
     "Dropout",
     "Dropout2d",
     "Flatten",

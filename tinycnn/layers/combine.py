@@ -112,7 +112,7 @@ class Sequential(Layer):
         return self._children[key] if isinstance(key, str) else list(self)[key]
 
     def __repr__(self) -> str:
-        return _tree(self)
+        return tree(self)
 
 
 class Add(Layer):
@@ -161,7 +161,7 @@ class Add(Layer):
         return sum(branch.macs(shape) for branch in self.children())
 
     def __repr__(self) -> str:
-        return _tree(self)
+        return tree(self)
 
 
 class Residual(Add):
@@ -243,7 +243,7 @@ class ResidualNormReLU(Layer):
         return main.macs(shape) + shortcut.macs(shape)
 
     def __repr__(self) -> str:
-        return _tree(self)
+        return tree(self)
 
 
 class Concat(Add):
@@ -368,7 +368,8 @@ def _numbered(layers: tuple[Layer | Mapping[str, Layer], ...]) -> Iterator[tuple
         yield str(i), layer
 
 
-def _tree(layer: Layer) -> str:
+def tree(layer: Layer) -> str:
+    """Return the repr of a layer with all its children, one below the other."""
     lines = [f"{type(layer).__name__}("]
     for name, child in layer._children.items():
         lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))

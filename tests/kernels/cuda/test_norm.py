@@ -9,9 +9,9 @@ from tinycnn.kernels.cuda import module, norm
 DTYPES = st.sampled_from([np.float16, np.float32, np.float64]).map(np.dtype)
 
 
-@given(st.integers(1, 10**7), st.integers(1, 5000), DTYPES, st.sampled_from([1, 7, 1024]))
-def test_every_row_and_column_has_its_thread(M, C, dtype, blocks):
-    grid, V = norm.divide(M, C, dtype, blocks), norm.vector_width(C, dtype)
+@given(st.integers(1, 10**7), st.integers(1, 5000), DTYPES, st.sampled_from([1, 7, 1024]), st.booleans())
+def test_every_row_and_column_has_its_thread(M, C, dtype, blocks, narrow):
+    grid, V = norm.divide(M, C, dtype, blocks, 1 if narrow else None), 1 if narrow else norm.vector_width(C, dtype)
     assert (grid.runs - 1) * grid.R < M <= grid.runs * grid.R
     assert (grid.tiles - 1) * grid.TX * V < C <= grid.tiles * grid.TX * V
     assert grid.TX * grid.TY <= norm.THREADS

@@ -64,12 +64,12 @@ class Grid(NamedTuple):
         return (self.tiles, self.runs), (self.TX, self.TY)
 
 
-def divide(M: int, C: int, dtype: np.dtype, blocks: int) -> Grid:
+def divide(M: int, C: int, dtype: np.dtype, blocks: int, V: int | None = None) -> Grid:
     """Divide M rows of C columns among about so many ``blocks``, as a function of sizes alone.
 
-    A thread gets at least UNROLL rows, if there are as many.
+    A thread gets at least UNROLL rows, if there are as many, of V columns (by default `vector_width`).
     """
-    V = vector_width(C, dtype)
+    V = vector_width(C, dtype) if V is None else V
     vectors = C // V
     most = min(TILE_VECTORS, TILE_BYTES // (V * dtype.itemsize))
     TX = -(-vectors // -(-vectors // most))
