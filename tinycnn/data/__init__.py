@@ -5,7 +5,10 @@ loader = data.Loader(train.images, train.labels, batch_size=64, seed=0, normaliz
 for x, y in loader.epoch(0):  # x: float32 (N, C, H, W) on channels-last memory, y: int64 (N,)
     ...
 
-`DeviceLoader` makes the same batches on a GPU.
+`DeviceLoader` makes the same batches on a GPU.  Both take random changes of images, and mixtures of images and labels:
+
+change = data.Compose([data.RandomCrop(32, padding=4), data.RandomHorizontalFlip()])
+loader = data.Loader(train.images, train.labels, batch_size=128, transform=change, mix=data.Mixup(num_classes=10))
 """
 
 from .augment import Augment, RandomShift, pixel_covariance
@@ -15,14 +18,15 @@ from .dataset import Dataset, prepare, split_validation, stratified_split
 from .device import DeviceLoader
 from .elastic import ElasticTransform
 from .erasing import Cutout, RandomErasing
-from .files import DataError
+from .files import DataError, MissingError
 from .geometry import RandomCrop, RandomHorizontalFlip, RandomRotation90, RandomVerticalFlip
 from .idx import read_idx
-from .imagefolder import load_folder
+from .imagefolder import FolderSource, load_folder, open_folder
 from .loader import Loader
 from .mix import CutMix, Mixup
-from .registry import load, names
+from .registry import download, load, names, where
 from .resized_crop import RandomResizedCrop
+from .source import ArraySource, Source, open_images, write_images
 from .transforms import Normalize, fit_images
 from .warp import RandomAffine, RandomRotation
 from .whitening import GCN, ZCA, PerPixelMean
@@ -30,6 +34,7 @@ from .whitening import GCN, ZCA, PerPixelMean
 __all__ = [
     "GCN",
     "ZCA",
+    "ArraySource",
     "Augment",
     "ColorJitter",
     "Compose",
@@ -39,7 +44,9 @@ __all__ = [
     "Dataset",
     "DeviceLoader",
     "ElasticTransform",
+    "FolderSource",
     "Loader",
+    "MissingError",
     "Mixup",
     "Normalize",
     "PCALighting",
@@ -55,13 +62,19 @@ __all__ = [
     "RandomRotation90",
     "RandomShift",
     "RandomVerticalFlip",
+    "Source",
+    "download",
     "fit_images",
     "load",
     "load_folder",
     "names",
+    "open_folder",
+    "open_images",
     "pixel_covariance",
     "prepare",
     "read_idx",
     "split_validation",
     "stratified_split",
+    "where",
+    "write_images",
 ]
