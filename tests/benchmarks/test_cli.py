@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import cli, memory, optimizers, peers, plots, profiling, scaling
+from benchmarks import cli, frozen, memory, optimizers, peers, plots, profiling, scaling
 from benchmarks.agree import Disagreement
 from benchmarks.libraries import Library, Task, TinyCNN
 from benchmarks.report import Report
@@ -22,7 +22,7 @@ def _threads_of_torch():
 
 @pytest.fixture
 def _least_effort(monkeypatch):
-    for name in ("steps", "layers", "optimizers", "scaling", "peers"):
+    for name in ("steps", "frozen", "layers", "optimizers", "scaling", "peers"):
         monkeypatch.setattr(f"benchmarks.{name}.QUICK", LEAST)
 
 
@@ -39,6 +39,30 @@ def test_a_command_shows_and_writes(tmp_path, capsys):
     assert row["ratio"]["median"] == pytest.approx(row["theirs"]["median"] / row["ours"]["median"])
     assert report.header["threads"].startswith("1")
     assert [p.name for p in pictures.iterdir()] == ["steps.png"]
+
+
+@pytest.mark.usefixtures("_least_effort")
+def test_frozen_layers_are_measured_with_what_is_left_to_train():
+    (table,) = frozen.run(threads=1, quick=True)
+    assert [row["frozen"] for row in table.rows] == ["nothing", "up to layer1", "all but the classifier"]
+    assert [row["trained"] for row in table.rows] == [269_722, 269_722 - (432 + 32 + 6 * (2304 + 32)), 650]
+    assert table.rows[0]["saved"]["median"] == 1
+    assert table.rows[2]["saved"]["median"] > 1.3  # nothing goes back: two of three products are not taken
+    assert table.rows[2]["their_saved"]["median"] > 1.3
+
+
+def test_a_step_that_freezes_otherwise_is_not_timed(monkeypatch):
+    """Statistics that move, or a part that is trained after all, are no rounding error."""
+
+    def frozen_but_in_training(step, names):
+        for path in names:
+            step.model.get_submodule(path).requires_grad_(False)
+        return step
+
+    monkeypatch.setattr(frozen, "theirs", frozen_but_in_training)
+    frozen.check("resnet20", 2, ())
+    with pytest.raises(Disagreement, match="layer1"):
+        frozen.check("resnet20", 2, ("layer1",))
 
 
 @pytest.mark.usefixtures("_least_effort")
