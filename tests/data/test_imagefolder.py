@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from tinycnn import data
-from tinycnn.data import DataError, imagefolder, load_folder
-from tinycnn.data.imagefolder import open_folder
-from tinycnn.data.source import Source
+from tinycnn.data import DataError, Source, imagefolder, load_folder, open_folder
 
 COLOURS = {"ants": (200, 40, 10), "bees": (10, 90, 220)}
 FILES = {

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from helpers import is_channels_last
 
-from tinycnn.data import DataError
+from tinycnn.data import ArraySource, DataError, Source, open_images, write_images
 from tinycnn.data import source as module
-from tinycnn.data.source import ArraySource, Source, open_images, write_images
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (7, 3, 4, 5), dtype=np.uint8)

@@ -278,7 +278,7 @@ def _unsplit(root: Place) -> Place | None:
     """Return the folder, of this one and its only one, that holds folders of pictures."""
     inner = _class_folders(root)
     for folder in (root, *(inner if len(inner) == 1 else ())):
-        if any(_is_picture(file) for place in _class_folders(folder) for file in place.iterdir()):
+        if any(_is_picture(file) and file.is_file() for place in _class_folders(folder) for file in place.iterdir()):
             return folder
     return None
 
@@ -334,7 +334,7 @@ def _pictures(folder: Place, classes: tuple[str, ...], name: str) -> tuple[list[
 
 
 def _is_picture(file: Place) -> bool:
-    return file.name.lower().endswith(SUFFIXES) and file.name[0] != "." and file.is_file()
+    return file.name.lower().endswith(SUFFIXES) and file.name[0] != "."
 
 
 def _kind(file: Place) -> str:
