@@ -23,6 +23,8 @@ from ..layers import (
     Checkpointed,
     Concat,
     Conv2d,
+    DenseBlock,
+    DenseLayer,
     Dropout,
     Dropout2d,
     Flatten,
@@ -49,7 +51,8 @@ from .onnx_graph import Graph, to_onnx
 # ---- layers made of layers -----------------------------------------------------------------------------------
 
 
-@to_onnx.register
+@to_onnx.register(DenseLayer)
+@to_onnx.register(Sequential)
 def sequential(layer: Sequential, graph: Graph, x: str) -> str:
     """Write the children one after another."""
     for child in layer:
@@ -71,6 +74,17 @@ def _concat(layer: Concat, graph: Graph, x: str) -> str:
 @to_onnx.register(StochasticBranch)
 def _layer_within(layer: Checkpointed | StochasticBranch, graph: Graph, x: str) -> str:
     return graph.layer(layer.layer, x)
+
+
+@to_onnx.register
+def _dense_block(layer: DenseBlock, graph: Graph, x: str) -> str:
+    """[x, f(x)] again and again: no operator writes into an array that is there already."""
+    for child in layer.children():
+        N, C, H, W = graph.shape(x)
+        new = graph.layer(child, x)
+        x = graph.add("Concat", x, new, axis=1)
+        graph.shapes[x] = (N, C + graph.shape(new)[1], H, W)
+    return x
 
 
 def _sum(graph: Graph, values: list[str]) -> str:

@@ -18,6 +18,7 @@ from ..layers import (
     LocalResponseNorm,
     ResidualNormReLU,
 )
+from ..layers.dense import PartNormReLU2d
 from .onnx_graph import Graph, to_onnx
 
 
@@ -26,7 +27,8 @@ def _batch_norm(layer: BatchNorm2d, graph: Graph, x: str) -> str:
     return _normalize(layer, graph, x)
 
 
-@to_onnx.register
+@to_onnx.register(PartNormReLU2d)
+@to_onnx.register(BatchNormReLU2d)
 def _batch_norm_relu(layer: BatchNormReLU2d, graph: Graph, x: str) -> str:
     return graph.add("Relu", _normalize(layer, graph, x))
 
