@@ -9,6 +9,7 @@ import pytest
 import reference
 import safetensors.torch
 import torch
+from references.googlenet import GoogLeNet
 
 from tinycnn import data, models
 from tinycnn.train import load
@@ -55,6 +56,15 @@ def test_names(command, net):
         np.testing.assert_array_equal(load("a.safetensors")["fc3"].bias.data, net.fc3.bias.detach().numpy())
     assert command("convert", "renamed.pth", "a.safetensors", "--to", "torch", "--drop", "last*") == 0
     assert command.out == "a.safetensors: weights, 8 arrays, 60,856 numbers, state dict for PyTorch\n"
+
+
+def test_heads_that_are_left_out_are_named(command, tmp_path):
+    state = {name: torch.zeros(p.shape) for name, p in GoogLeNet(heads=True).state_dict().items()}
+    torch.save(state, tmp_path / "net.pth")
+    assert command("convert", "net.pth", "a.safetensors", "--model", "googlenet") == 0
+    assert "aux1, aux2 in the file is left out" in command.err
+    assert command("convert", "net.pth", "a.safetensors", "--model", "googlenet", "--option", "aux_heads=true") == 0
+    assert command.err == ""
 
 
 def test_a_checkpoint_in_place_of_itself(command, trained, tmp_path):
@@ -132,6 +142,7 @@ def test_eval_of_pytorchs_weights(command, net, normalize):
     [
         ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ("cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("inception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         ("none", (0, 0, 0), (1, 1, 1)),
     ],
 )

@@ -16,7 +16,8 @@ def test_models(command):
     assert "1×32×32" in lines[0]
     assert "LeCun" in lines[0]
     assert command("models", "--json") == 0
-    assert command.json()["models"][0]["parameters"] == 61_706
+    first = command.json()["models"][0]
+    assert (first["parameters"], first["macs"]) == (61_706, 416_520)
 
 
 def test_summary(command):
@@ -27,6 +28,8 @@ def test_summary(command):
     table = command.json()
     assert table["input_shape"] == [2, 1, 28, 28]
     assert table["layers"][-1]["output_shape"] == [2, 7]
+    assert command("summary", "resnet18", "--json") == 0
+    assert command.json()["parameters"] == models.architecture("resnet18").parameters  # of 1000 classes
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 
 import tinycnn
 from tinycnn import data, models
-from tinycnn.interop import CheckpointError, fit_names, load_weights, read_weights, save_for_torch
+from tinycnn.interop import CheckpointError, fit_names, load_network, load_weights, read_weights, save_for_torch
 from tinycnn.interop.weights import obvious_rename
 
 
@@ -175,10 +175,8 @@ TORCHVISION = {  # name: keys, how many, how many of old files that lack the bat
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvisions_names_are_ours(name, old, tmp_path):
-    if name not in models.names():
-        pytest.skip(f"no {name} yet")
     keys, new_count, old_count = TORCHVISION[name]
-    model = models.create(name, initialize=False, **without_heads(name))
+    model = models.create(name, initialize=False)
     shapes = shapes_of(model)
     if old:
         keys = [key for key in keys if not key.endswith("num_batches_tracked")]
@@ -191,14 +189,6 @@ def test_torchvisions_names_are_ours(name, old, tmp_path):
         assert load_weights(model, tmp_path / "m.pth") == ([], [])
 
 
-def without_heads(name):
-    """Options that leave out GoogLeNet's heads, which files of it may lack."""
-    import inspect
-
-    build = inspect.signature(models.architecture(name).build).parameters
-    return {option: False for option in ("aux_logits", "auxiliary", "aux") if option in build}
-
-
 @pytest.mark.parametrize("name", [name for name in models.names() if "1202" not in name and "1001" not in name])
 def test_every_networks_file_fits_it(name, tmp_path):
     model = models.create(name, initialize=False)
@@ -209,19 +199,29 @@ def test_every_networks_file_fits_it(name, tmp_path):
         assert load_weights(model, found) == ([], [])
 
 
-@pytest.mark.skipif("googlenet" not in models.names(), reason="no googlenet yet")
-def test_auxiliary_heads_are_dropped_on_request(tmp_path):
-    model = models.create("googlenet", initialize=False, **without_heads("googlenet"))
+def test_auxiliary_heads_are_left_out_where_the_network_has_none(tmp_path):
+    model = models.create("googlenet", initialize=False)
     keys = [*googlenet_keys(), *googlenet_heads()]
     assert len(keys) == 364
     torch.save(zeros({key: shapes_of(model).get(key, (2, 3)) for key in keys}), tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match=r"unexpected aux1\.conv\.conv\.weight.* \(20 of 364\)"):
-        load_weights(model, tmp_path / "m.pth")
+    assert load_weights(model, tmp_path / "m.pth") == ([], googlenet_heads())
     assert load_weights(model, tmp_path / "m.pth", drop="aux*") == ([], [])
-    assert load_weights(model, tmp_path / "m.pth", drop=["aux1.*", "aux2.*"]) == ([], [])
+    assert load_network(tmp_path / "m.pth", "googlenet").left_out == googlenet_heads()
 
 
-@pytest.mark.skipif("densenet121" not in models.names(), reason="no densenet121 yet")
+def test_auxiliary_heads_are_loaded_where_the_network_has_them(tmp_path):
+    model = models.create("googlenet", initialize=False, aux_heads=True)
+    assert set(model.state_dict()) == {*googlenet_keys(), *googlenet_heads()}
+    state = {name: torch.full(x.shape, 2, dtype=torch.float32) for name, x in model.state_dict().items()}
+    torch.save(state, tmp_path / "m.pth")
+    assert load_weights(model, tmp_path / "m.pth") == ([], [])
+    assert (model.aux2.fc2.weight.data == 2).all()
+    del state["aux2.fc2.weight"]
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"missing aux2\.fc2\.weight"):
+        load_weights(model, tmp_path / "m.pth")
+
+
 def test_densenets_old_names(tmp_path):
     model = models.create("densenet121", initialize=False)
     old = {}

@@ -105,6 +105,10 @@ def network_of(
         raise ValueError(f"--option: {error}") from None
     for old, new in network.renamed.items():
         typer.echo(f"tinycnn: note: {old or 'nothing'} in the file is taken for {new or 'nothing'}", err=True)
+    if network.left_out:
+        heads = ", ".join(dict.fromkeys(name.split(".")[0] for name in network.left_out))
+        words = f"{heads} in the file is left out: the network has no auxiliary heads (--option aux_heads=true)"
+        typer.echo(f"tinycnn: note: {words}", err=True)
     return network
 
 

@@ -20,22 +20,22 @@ def list_models(json_line: JsonLine = False) -> None:
     known = {name: models.architecture(name) for name in models.names()}
     if json_line:
         rows = [
-            {"name": n, "parameters": a.parameters, "input_shape": a.input_shape, "source": a.source}
+            {"name": n, "parameters": a.parameters, "macs": a.macs, "input_shape": a.input_shape, "source": a.source}
             for n, a in known.items()
         ]
         print(json.dumps({"models": rows}))
         return
     width = max(map(len, known))
-    print(f"{'name':{width}}  {'parameters':>12}  {'input':9}  source")
+    print(f"{'name':{width}}  {'parameters':>12}  {'multiply-adds':>14}  {'input':9}  source")
     for name, a in known.items():
         shape = "×".join(map(str, a.input_shape))
-        print(f"{name:{width}}  {a.parameters:>12,}  {shape:9}  {a.source}")
+        print(f"{name:{width}}  {a.parameters:>12,}  {a.macs:>14,}  {shape:9}  {a.source}")
 
 
 def summary(
     model: Annotated[str, typer.Argument(help="Name of an architecture (tinycnn models lists all).")],
     input_shape: Annotated[str | None, typer.Option(help="N,C,H,W. [default: one image of the usual size]")] = None,
-    num_classes: Annotated[int, typer.Option(help="Outputs of the network.")] = 10,
+    num_classes: Annotated[int | None, typer.Option(help="Outputs. [default: what it was designed for]")] = None,
     json_line: JsonLine = False,
 ) -> None:
     """Show a network layer by layer: output shapes, parameters, multiply-adds, activation memory."""
@@ -44,7 +44,7 @@ def summary(
     with bad_input():
         usual = models.architecture(model).input_shape
         shape = (1, *usual) if input_shape is None else _shape(input_shape)
-        table = models.create(model, num_classes, shape[1]).summary(shape)
+        table = models.create(model, num_classes, shape[1], initialize=False).summary(shape)
     print(json.dumps({"model": model, **table.to_dict()}) if json_line else table)
 
 

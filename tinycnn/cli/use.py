@@ -44,7 +44,8 @@ def evaluate(
 
     Of a run or a checkpoint of tinycnn's, everything is known.  Weights from elsewhere need --model, --data and
     --normalize: images are brought to the network's size, pixels to 0..1, and then the mean is subtracted and the
-    result divided by the standard deviation of ImageNet's or CIFAR-10's images, channel by channel (none: neither).
+    result divided by the standard deviation of ImageNet's or CIFAR-10's images, channel by channel (inception: 0.5 and
+    0.5, which GoogLeNet's and the Inceptions' published weights expect; none: neither).
     """
     from ..train import NonFiniteError
     from ..train import evaluate as measure
@@ -135,8 +136,9 @@ def _normalization(name: str, channels: int) -> tuple[tuple[float, ...], tuple[f
     """Return mean and standard deviation by channel."""
     from ..data import cifar, imagefolder
 
-    if name == "none":
-        return (0.0,) * channels, (1.0,) * channels
+    if name in (same := {"none": (0.0, 1.0), "inception": (0.5, 0.5)}):
+        mean, std = same[name]
+        return (mean,) * channels, (std,) * channels
     source = imagefolder if name == "imagenet" else cifar
     if len(source.MEAN) != channels:
         raise ValueError(f"--normalize {name} is for images of {len(source.MEAN)} channels, not {channels}: use none")

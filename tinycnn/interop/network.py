@@ -12,7 +12,7 @@ from ..layers.state import arrays_of
 from ..messages import nearest
 from ..train.checkpoint import describe, native_metadata
 from ..train.mapped import CheckpointError, PathLike, Weights
-from .weights import fit_names, load_weights, obvious_rename, read_weights
+from .weights import fit_names, load_weights, obvious_rename, read_weights, without_spare_heads
 
 
 def load_network(
@@ -37,7 +37,8 @@ def load_network(
         options: arguments of the architecture.  The number of classes is that of the weights, if nothing is said.
 
     Returns:
-        The network, in evaluation mode, with the attribute ``renamed``: what of ``rename`` was guessed.
+        The network, in evaluation mode, with the attributes ``renamed``: what of ``rename`` was guessed, and
+        ``left_out``: names in the file that are for auxiliary heads which the network was built without.
 
     Raises:
         CheckpointError: as for `load_weights`, or nobody says which architecture it is.
@@ -46,6 +47,7 @@ def load_network(
     weights = source if isinstance(source, Weights) else read_weights(source, key)
     arguments = {**_arguments(weights, name), **options}
     model = models.create(**arguments, initialize=False)
+    weights, spare = without_spare_heads(model, weights)
     guessed = obvious_rename(model, weights, drop) if guess and not rename else {}
     rename = {**(rename or {}), **guessed}
     try:
@@ -56,7 +58,7 @@ def load_network(
     if "num_classes" not in arguments and classes not in (None, model.architecture["num_classes"]):
         model = models.create(**arguments, num_classes=classes, initialize=False)
     load_weights(model, fitted)
-    model.renamed = guessed
+    model.renamed, model.left_out = guessed, spare
     return model.eval()
 
 

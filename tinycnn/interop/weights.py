@@ -197,6 +197,17 @@ def _todays(name: str, own: frozenset[str]) -> str:
     return "".join(old.groups()) if old and name not in own and "".join(old.groups()) in own else name
 
 
+def without_spare_heads(model: Layer, weights: Weights) -> tuple[Weights, list[str]]:
+    """Leave out what is for auxiliary heads that a network has not (``droppable``); they matter in training only.
+
+    Returns:
+        (the others, the names left out).
+    """
+    patterns = getattr(model, "droppable", ())
+    spare = [name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return weights.renamed({name: x for name, x in weights.items() if name not in spare}), spare
+
+
 def obvious_rename(model: Layer, weights: Weights, drop: Iterable[str] | str = ()) -> dict[str, str]:
     """Return the one path to rename with which all weights fit a network, ``{"linear": "fc"}``; else nothing."""
     own = {name: tuple(x.shape) for name, x in arrays_of(model).items()}
@@ -229,7 +240,8 @@ def load_weights(
         key: see `read_weights`.
 
     Returns:
-        (missing names, unexpected names).
+        (missing names, unexpected names).  In a strict load the latter can only be those of auxiliary heads that the
+        network was built without, such as GoogLeNet's.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit: all that is missing, unexpected or of another shape
@@ -238,7 +250,9 @@ def load_weights(
     weights = source if isinstance(source, Weights) else read_weights(source, key)
     path = weights.file.path
     try:
-        return model.load_state_dict(fit_names(weights, arrays_of(model), rename, drop), strict)
+        fitted, spare = without_spare_heads(model, fit_names(weights, arrays_of(model), rename, drop))
+        missing, unexpected = model.load_state_dict(fitted, strict)
+        return missing, unexpected + spare
     except LayerError as error:
         words = str(error).replace(str(model), "the network")
         raise CheckpointError(
