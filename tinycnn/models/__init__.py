@@ -1,6 +1,7 @@
 """Architectures: one family per file, by name in the registry."""
 
 from .alexnet import alexnet, alexnet_2012
+from .densenet import densenet, densenet_cifar
 from .googlenet import googlenet, googlenet_2014
 from .heads import NetworkWithHeads
 from .inception import inception_resnet_v2, inception_v4
@@ -27,6 +28,8 @@ __all__ = [
     "basic_resnet",
     "bottleneck_resnet",
     "create",
+    "densenet",
+    "densenet_cifar",
     "googlenet",
     "googlenet_2014",
     "inception_resnet_v2",

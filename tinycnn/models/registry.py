@@ -11,6 +11,7 @@ from ..layers.base import Layer
 from ..messages import nearest
 from . import lenet, preact, resnet, resnet_cifar, resnext, stochastic, wide
 from .alexnet import ARCHITECTURES as ALEXNET
+from .densenet import ARCHITECTURES as DENSENET
 from .googlenet import ARCHITECTURES as GOOGLENET
 from .inception import ARCHITECTURES as INCEPTION
 from .network import Architecture
@@ -30,6 +31,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **wide.ARCHITECTURES,
     **resnext.ARCHITECTURES,
     **stochastic.ARCHITECTURES,
+    **DENSENET,
 }
 
 
