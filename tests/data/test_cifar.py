@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 
@@ -244,10 +245,34 @@ def test_an_archive_is_unpacked_once(tmp_path, toy, cache, monkeypatch):
     write_archive(path, raws, "w:gz")
     check(data.load("cifar10", "train", tmp_path), arrays, TRAIN)
     kept = cache / "cifar10" / FOLDER
-    assert sorted(file.name for file in kept.iterdir()) == TRAIN
+    assert sorted(file.name for file in kept.iterdir()) == [*TRAIN, "test_batch"]
     monkeypatch.setattr(cifar, "read_members", None)
     check(data.load("cifar10", "train", tmp_path), arrays, TRAIN)
-    monkeypatch.undo()
+    check(data.load("cifar10", "test", tmp_path), arrays, ["test_batch"])
+
+
+def test_a_process_killed_while_it_keeps_them(tmp_path, toy, cache, monkeypatch):
+    """Wherever it stops, the archive is read again: half a folder is not taken for a whole one."""
+    arrays, raws = toy
+    (cache / "cifar10").mkdir(parents=True)
+    write_archive(cache / "cifar10" / "cifar-10-python.tar.gz", raws, "w:gz")
+    monkeypatch.delenv("TINYCNN_DATA", raising=False)
+    for n in range(6):
+        written = []
+
+        def write(path, raw, n=n, written=written):
+            if len(written) == n:
+                raise KeyboardInterrupt
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(raw)
+            written.append(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cifar, "write_whole", write)
+            with pytest.raises(KeyboardInterrupt):
+                data.load("cifar10", "train")
+        check(data.load("cifar10", "train"), arrays, TRAIN)
+        shutil.rmtree(cache / "cifar10" / FOLDER)
 
 
 def test_what_is_kept_is_checked(tmp_path, toy, cache):
@@ -439,6 +464,7 @@ def test_load_downloads_and_reads_what_came(tmp_path, toy, cache, monkeypatch):
     check(data.load("cifar10", "train", download=True), arrays, TRAIN)
     archive = cache / "cifar10" / "cifar-10-python.tar.gz"
     assert archive.read_bytes() == content
+    shutil.rmtree(cache / "cifar10" / FOLDER)
     archive.write_bytes(content[:-50])
     check(data.load("cifar10", "test", download=True), arrays, ["test_batch"])
     assert archive.read_bytes() == content

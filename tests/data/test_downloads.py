@@ -33,13 +33,14 @@ class Server(http.server.ThreadingHTTPServer):
         break_after: for each request to come, how many bytes are sent before the connection is cut.
         ranges: it takes transfers up again.
         log: (path, Range header) of every request.
+        accepted: encodings, in the last one.
     """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.break_after, self.ranges, self.encoding, self.log = {}, [], True, None, []
+        self.files, self.break_after, self.ranges, self.encoding, self.log, self.accepted = {}, [], True, None, [], None
         self.wait = threading.Event()
 
     def url(self, path="/file.bin"):
@@ -50,6 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers["Range"]
         server.log.append((self.path, wanted))
+        server.accepted = self.headers["Accept-Encoding"]
         raw = server.files.get(self.path)
         if raw is None:
             return self.send_error(404)
@@ -106,6 +108,7 @@ def test_the_right_file(server, tmp_path):
     assert names(folder) == ["file.bin"]
     fetch(wanted(server.url()), folder)
     assert server.log == [("/file.bin", None)], "what is there is not asked for again"
+    assert server.accepted == "identity", "offsets count the file's bytes"
 
 
 def test_the_next_address_is_tried(server, tmp_path):

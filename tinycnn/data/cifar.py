@@ -213,36 +213,39 @@ def _unpacked(family: Family, version: Version, split: str, path: Path) -> dict[
         raws = {name: (cache / name).read_bytes() for name in sums}
         if all(md5(raw) == sums[name] for name, raw in raws.items()):
             return raws
-    raws = read_members(path, sums, family.origin.url)
+    every = version.batches["train"] | version.batches["test"]
+    raws = read_members(path, sums, family.origin.url, every)
     with suppress(OSError):  # the cache is a convenience
-        for name, raw in raws.items():
-            if md5(raw) == sums[name]:
-                write_whole(cache / name, raw)
+        for name in reversed(every):  # the first comes last: where it is, so are the others
+            if name in raws and md5(raws[name]) == every[name]:
+                write_whole(cache / name, raws[name])
     return raws
 
 
-def read_members(path: Path, names: Collection[str], url: str) -> dict[str, bytes]:
+def read_members(path: Path, names: Collection[str], url: str, welcome: Collection[str] = ()) -> dict[str, bytes]:
     """Return the content of the files called ``names`` in a tar archive, compressed in any way, whatever their folder.
 
-    The archive is read once, from its beginning to the last of them.
+    The archive is read once, from its beginning to the last of them and of those that are ``welcome`` too.
 
     Raises:
-        DataError: the archive is damaged, or lacks one of them.
+        DataError: the archive is damaged, or lacks one of ``names``.
     """
     found: dict[str, bytes] = {}
+    wanted, problem = {*names, *welcome}, ""
     try:
         with tarfile.open(path, "r|*", bufsize=1 << 20) as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                file = archive.extractfile(member) if name in names and member.size < MAX_BYTES else None
+                file = archive.extractfile(member) if name in wanted and member.size < MAX_BYTES else None
                 if file is not None:
                     found[name] = file.read()
-                if len(found) == len(names):
-                    return found
+                if len(found) == len(wanted):
+                    break
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path}: damaged archive ({error}): download {url} again") from None
-    missing = ", ".join(name for name in names if name not in found)
-    raise DataError(f"{path}: the archive ends without {missing}: download {url} again")
+        problem = f"damaged archive ({error})"
+    if missing := ", ".join(name for name in names if name not in found):
+        raise DataError(f"{path}: {problem or f'the archive ends without {missing}'}: download {url} again")
+    return found
 
 
 # ---- what was published ----------------------------------------------------------------------------------------
