@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ALL = ("steps", "frozen", "layers", "optimizers", "memory", "scaling", "peers")
+ALL = ("steps", "inference", "frozen", "layers", "optimizers", "memory", "scaling", "peers")
 WIDTH = 160
 """Columns of the tables where standard output is no terminal."""
 RESULTS = Path(__file__).parent / "results"
@@ -61,6 +61,14 @@ def steps(
 ) -> None:
     """Whole training steps."""
     run(["steps"], json, threads, quick, plot, only=only, profile=profile)
+
+
+@app.command()
+def inference(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
+) -> None:
+    """Networks in evaluation, convolution and normalisation folded into one."""
+    run(["inference"], json, threads, quick, plot, only=only)
 
 
 @app.command()

@@ -5,6 +5,7 @@ lenet5          LeNet-5 with ReLU and max-pooling on 1×32×32 (28×28 digits, p
 vgg16_bn_cifar  VGG-16 for 3×32×32: 13 convolutions 3×3 with bias, each with batch normalisation and ReLU, five
                 2×2 max-pools, and one linear layer 512 → 10 (the form of github.com/kuangliu/pytorch-cifar,
                 without its 1×1 average pool, which does nothing)
+vgg16           VGG-16 (configuration D) for 3×224×224 and 1000 classes, as torchvision has it
 resnet18        ResNet-18 for 3×224×224 and 1000 classes, as torchvision has it
 resnet50        ResNet-50 likewise, with the stride in the 3×3 convolution
 resnet20 …      ResNet of depth 20, 32, 56, 110 for 3×32×32, parameter-free shortcuts (option A)
@@ -49,6 +50,7 @@ DEPTHS = (20, 32, 56, 110)
 NETS = {
     "lenet5": Net("LeNet-5", (1, 32, 32), 10, partial(_created, "lenet5")),
     "vgg16_bn_cifar": Net("VGG-16-BN (CIFAR)", CIFAR, 10, partial(_created, "vgg16_bn_cifar")),
+    "vgg16": Net("VGG-16", (3, 224, 224), 1000, partial(_created, "vgg16")),
     "resnet18": Net("ResNet-18", (3, 224, 224), 1000, partial(_created, "resnet18")),
     "resnet50": Net("ResNet-50", (3, 224, 224), 1000, partial(_created, "resnet50")),
 } | {f"resnet{d}": Net(f"ResNet-{d} (CIFAR)", CIFAR, 10, partial(_created, f"resnet{d}")) for d in DEPTHS}

@@ -11,6 +11,7 @@ from .report import Report, Row, Table
 OURS, THEIRS = "#1f5fa8", "#8a8a8a"
 NAMES = {
     "steps": ("title", "batch"),
+    "inference": ("title", "batch"),
     "layers": ("net", "layer"),
     "optimizers": ("name",),
     "memory": ("title", "batch"),

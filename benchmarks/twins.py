@@ -48,6 +48,24 @@ class VGG16BN(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+class VGG(nn.Module):
+    """VGG-16 for ImageNet, configuration D, without normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        C = 3
+        for OC in VGG16:
+            layers += [nn.MaxPool2d(2)] if isinstance(OC, str) else [nn.Conv2d(C, OC, 3, padding=1), nn.ReLU(True)]
+            C = C if isinstance(OC, str) else OC
+        self.features = nn.Sequential(*layers)
+        hidden = [nn.Linear(512 * 49, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True)]
+        self.classifier = nn.Sequential(*hidden, nn.Dropout(), nn.Linear(4096, 1000))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(F.adaptive_avg_pool2d(self.features(x), 7).flatten(1))
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions and a shortcut: a projection, or option A's zero channels, where the size changes."""
 
@@ -160,6 +178,7 @@ class ResNetCifar(nn.Module):
 TWINS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": LeNet5,
     "vgg16_bn_cifar": VGG16BN,
+    "vgg16": VGG,
     "resnet18": ResNet18,
     "resnet50": ResNet50,
 } | {f"resnet{d}": partial(ResNetCifar, d) for d in DEPTHS}

@@ -27,6 +27,26 @@ def test_small_work_is_one_slice_and_large_work_a_multiple_of_the_lanes():
     assert len(parallel.slice_batch(3, 1 << 24)) == 3
 
 
+@given(st.integers(0, 40), st.integers(1, 60), st.integers(0, 1 << 20), st.integers(0, 1 << 23))
+def test_pieces_of_images_are_all_rows_once(N, rows, row_bytes, shared):
+    met = np.zeros((N, rows), int)
+    pieces = parallel.slice_images(N, rows, row_bytes, shared)
+    for images, band in pieces:
+        met[images, band] += 1
+        assert band == slice(0, rows) or images.stop - images.start == 1, "only single images are cut into bands"
+    assert (met == 1).all()
+
+
+def test_images_are_cut_into_bands_where_there_are_too_few():
+    count = {(N, mib): len(parallel.slice_images(N, 100, mib << 20 >> 4)) for N in (1, 2, 8, 64) for mib in (0, 1, 8)}
+    assert [count[N, 0] for N in (1, 2, 8, 64)] == [1] * 4
+    assert count[1, 1] == 4
+    assert count[8, 1] == 32
+    assert [images for images, _ in parallel.slice_images(2, 100, 1 << 17)] == [slice(0, 1)] * 8 + [slice(1, 2)] * 8
+    assert parallel.slice_images(64, 7, 1 << 10) == [(slice(0, 64), slice(0, 7))]
+    assert len(parallel.slice_images(1, 100, 1 << 20, 50 << 20)) == 2, "no smaller than what all touch"
+
+
 def test_slices_do_not_depend_on_threads():
     parallel.set_num_threads(1)
     one = parallel.slice_batch(100, 300_000)

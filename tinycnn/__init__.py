@@ -23,6 +23,7 @@ from .backend import DeviceError, array_module, to_device, to_numpy
 from .gradcheck import assert_gradients, gradcheck
 from .kernels.im2col import col2im, im2col, im2col_naive
 from .layers import *  # noqa: F403 (layers.__all__ is the list)
+from .layers.fuse import fuse
 from .layers.rounding import conv_errors
 from .layers.tune import algorithms, set_algorithms, tune
 from .losses import AuxiliaryLoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -45,6 +46,7 @@ __all__ = [  # noqa: PLE0604 (layers.__all__ is a list of strings)
     "col2im",
     "conv_errors",
     "data",
+    "fuse",
     "get_num_threads",
     "gradcheck",
     "im2col",

@@ -229,15 +229,39 @@ def slice_batch(N: int, item_bytes: int, shared_bytes: int = 0) -> list[slice]:
         One slice when the whole is less than `SERIAL_BYTES`; otherwise 2, 4, 8 or a multiple of `LANES` of them where
         ``N`` allows, so that threads share the work evenly.
     """
-    total = N * item_bytes
-    if N <= 1 or total < SERIAL_BYTES:
-        return [slice(0, N)]
+    return _even(N, _pieces(N * item_bytes, shared_bytes))
+
+
+def _pieces(total: int, shared_bytes: int) -> int:
+    """Return into how many pieces to cut work that touches ``total`` bytes."""
+    if total < SERIAL_BYTES:
+        return 1
     count = 2
     while count * max(SLICE_BYTES, shared_bytes) < total:
         count += min(count, LANES)
-    count = min(N, count)
+    return count
+
+
+def _even(N: int, count: int) -> list[slice]:
+    """Cut ``range(N)`` into so many slices, or N if that is less, whose lengths differ by at most one."""
+    count = max(min(N, count), 1)
     edges = [i * N // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def slice_images(N: int, rows: int, row_bytes: int, shared_bytes: int = 0) -> list[tuple[slice, slice]]:
+    """Cut N images into (slice of images, slice of their rows): as `slice_batch` does, and where that makes slices
+    of one image which are still too large, or fewer than threads could share, into bands of rows.
+
+    Args:
+        N: images.
+        rows: of each of them, which can be worked on by themselves.
+        row_bytes: bytes of memory that working on one row touches.
+        shared_bytes: bytes that every piece touches, whatever its size.
+    """
+    pieces = _pieces(N * rows * row_bytes, shared_bytes)
+    bands = _even(rows, -(-pieces // max(N, 1)))
+    return [(images, band) for images in _even(N, pieces) for band in bands]
 
 
 def _run(tasks: Sequence[Callable[[], None]]) -> None:
@@ -300,6 +324,13 @@ def each_slice(task: Callable[[slice], None], x: Array, item_bytes: int | None =
         return task(slice(0, len(x)))
     slices = slice_batch(len(x), item_bytes or 2 * x.nbytes // max(len(x), 1), shared_bytes)
     _run([functools.partial(task, s) for s in slices])
+
+
+def each_band(task: Callable[[slice, slice], None], x: Array, rows: int, row_bytes: int, shared_bytes: int = 0) -> None:
+    """Call ``task(images, rows)`` for every piece of the images ``x`` (`slice_images`): one can employ all threads."""
+    if is_device_array(x):
+        return task(slice(0, len(x)), slice(0, rows))
+    _run([functools.partial(task, *piece) for piece in slice_images(len(x), rows, row_bytes, shared_bytes)])
 
 
 def sum_slices(

@@ -82,3 +82,16 @@ def test_disjoint_windows_see_no_pixel_twice(window):
         seen[rows, columns] += OH > 0 and OW > 0
     if window.is_disjoint:
         assert seen.max() <= 1
+
+
+@given(WINDOWS, st.integers(1, 12), st.data())
+def test_a_band_of_positions_sees_what_it_saw_in_the_whole_image(window, H, data):
+    OH, OW = window.out_size(H, 9)
+    assume(OH and OW)
+    start = data.draw(st.integers(0, OH - 1))
+    stop = data.draw(st.integers(start + 1, OH))
+    x = np.random.default_rng(0).standard_normal((2, H, 9, 3))
+    seen, inner = window.band(start, stop, H)
+    assert inner.out_size(seen.stop - seen.start, 9) == (stop - start, OW)
+    whole = positions(pad(x, window, name="whole"), window, OH, OW)
+    np.testing.assert_array_equal(positions(pad(x[:, seen], inner), inner, stop - start, OW), whole[:, start:stop])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +108,21 @@ class Window:
         bottom, right = map(end, (H, W), self.kernel, self.stride, self.dilation, self.padding)
         (top, _), (left, _) = self.padding
         return dataclasses.replace(self, padding=((top, bottom), (left, right)))
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 (small and few)
+    def band(self, start: int, stop: int, H: int) -> tuple[slice, Window]:
+        """Return which of H rows of an image positions in rows ``start`` to ``stop`` see, and the window there.
+
+        On those rows alone it has padding above or below only where the image ends.
+        """
+        (top, _), (KH, SH, DH) = self.padding[0], (self.kernel[0], self.stride[0], self.dilation[0])
+        first = start * SH - top
+        end = (stop - 1) * SH - top + DH * (KH - 1) + 1
+        lo = min(max(first, 0), H)
+        hi = max(min(end, H), lo)
+        above = lo - first if hi > lo else end - first
+        below = end - first - above - (hi - lo)
+        return slice(lo, hi), dataclasses.replace(self, padding=((above, below), self.padding[1]))
 
     def interior(self, H: int, W: int) -> Index:
         """Return the index of the image itself within its padded (n, H + pads, W + pads, C) version."""

@@ -52,6 +52,8 @@ class Sequential(Layer):
     )
     """
 
+    forward_is_in_order = True
+
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
         super().__init__()
         named = layers[0] if len(layers) == 1 and isinstance(layers[0], Mapping) else dict(_numbered(layers))
@@ -113,6 +115,20 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         return tree(self)
+
+
+def in_order(layer: Layer) -> Iterator[Layer]:
+    """Yield the layers that ``layer`` is a chain of: of a `Sequential` its children, those of one within likewise.
+
+    A class whose forward, in evaluation, is that of its children one after another says so by
+    ``forward_is_in_order = True`` where it defines that forward.
+    """
+    owner = next(cls for cls in type(layer).__mro__ if "forward" in vars(cls))
+    if not vars(owner).get("forward_is_in_order", False):
+        yield layer
+    else:
+        for child in cast(Sequential, layer):
+            yield from in_order(child)
 
 
 class Add(Layer):

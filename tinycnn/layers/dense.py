@@ -145,6 +145,8 @@ class DenseLayer(Sequential):
         LayerError: numbers out of range; what its children refuse.
     """
 
+    forward_is_in_order = True
+
     def __init__(
         self,
         in_channels: int,

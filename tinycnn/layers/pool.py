@@ -45,6 +45,7 @@ of invariant feature hierarchies"; global mean: Lin et al. 2013, "Network in net
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,7 +62,7 @@ from ..kernels.pool import (
     mean_pool_backward,
 )
 from ..kernels.window import Window
-from ..parallel import each_slice
+from ..parallel import each_band, each_slice
 from .base import Layer, LayerError
 from .check import pair
 from .conv import check_fits
@@ -156,14 +157,9 @@ class MaxPool2d(_Pool2d):
         winners = None
         if self.saving and self.reached:
             winners = xp.empty(y.shape, np.min_scalar_type(window.kernel[0] * window.kernel[1] - 1))
-
-        def one_slice(s: slice) -> None:
-            if winners is None:
-                max_pool(x[s], window, y[s])
-            else:
-                max_pool_winners(x[s], window, y[s], winners[s])
-
-        each_slice(one_slice, x, _item_bytes(y))
+            each_slice(lambda s: max_pool_winners(x[s], window, y[s], winners[s]), x, _item_bytes(y))
+        else:
+            each_band(_pooling(x, window, y), x, OH, _item_bytes(y) // OH)
         self.save(winners, window, x.shape)
         return y.transpose(0, 3, 1, 2)  # (N, OH, OW, C) -> (N, C, OH, OW)
 
@@ -322,6 +318,16 @@ class GlobalAvgPool2d(AdaptiveAvgPool2d):
 
 
 GlobalAvgPool = GlobalAvgPool2d
+
+
+def _pooling(x: Array, window: Window, y: Array) -> Callable[[slice, slice], None]:
+    """Return what writes bands of rows of ``y``, the maxima in ``x``."""
+
+    def one_band(images: slice, band: slice) -> None:
+        seen, inner = window.band(band.start, band.stop, x.shape[1])
+        max_pool(x[images, seen], inner, y[images, band])
+
+    return one_band
 
 
 def _item_bytes(y: Array) -> int:

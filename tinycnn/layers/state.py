@@ -48,6 +48,9 @@ def load_state_dict(layer: Layer, values: Mapping[str, Any], strict: bool = True
     if words := words_for(shapes, theirs, *either):
         raise LayerError(f"{layer}: state does not fit: {words}")
     fitting = {name: given[name] for name in own if name in given}
+    if fixed := [name for name in fitting if isinstance(own[name], np.ndarray) and not own[name].flags.writeable]:
+        words = "is read-only: load the weights into the network first, and call fuse() after that"
+        raise LayerError(f"{layer}: {fixed[0]} {words}")
     for name, value in fitting.items():
         as_numbers(f"{layer}: {name}", value[(slice(0),) * value.ndim], own[name])  # its type, without a copy
     release = getattr(values, "release", None)

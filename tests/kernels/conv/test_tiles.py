@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tinycnn.kernels.conv.tiles import Tiles, from_points, to_points
+from tinycnn.kernels.conv.tiles import Tiles, from_points, put_tiles, to_points
 
 # Any K will do, so small integers make every sum exact.
 TILES = st.builds(Tiles, st.integers(1, 4), st.integers(1, 4), st.sampled_from([2, 4]), st.integers(-3, 7), st.just(0))
@@ -72,3 +72,18 @@ def test_they_are_adjoint_exactly(step, overlap, dtype):
     to_points(x, K, tiles, V)
     from_points(M, K.T, tiles, y)
     assert (V * M).sum() == (x * y).sum() != 0
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 4), st.sampled_from([2, 4]), st.integers(0, 3), st.integers(0, 3), st.booleans()
+)
+def test_tiles_are_put_side_by_side_without_what_is_beyond_the_edges(TH, TW, m, less_h, less_w, second):
+    """Of an image in bands, the last band is cut at the lower edge, as all are on the right."""
+    H, W, first = m * TH - min(less_h, m - 1), m * TW - min(less_w, m - 1), TH // 2 if second else 0
+    pixels = np.random.default_rng(0).standard_normal((m * m, 2 * (TH - first) * TW, 3))
+    y = np.full((2, H, W, 3), np.nan)
+    put_tiles(pixels, Tiles(TH - first, TW, m, top=-m * first), y)
+    wanted = np.full((2, m * TH, m * TW, 3), np.nan)
+    for i, j, n, r, c in np.ndindex(m, m, 2, TH - first, TW):
+        wanted[n, m * (first + r) + i, m * c + j] = pixels.reshape(m, m, 2, TH - first, TW, 3)[i, j, n, r, c]
+    np.testing.assert_array_equal(y, wanted[:, :H, :W])

@@ -1,6 +1,4 @@
-"""Winograd's convolution against plain loops, PyTorch in float64, and its own construction in exact fractions."""
-
-from fractions import Fraction
+"""Winograd's convolution against plain loops, PyTorch in float64, and its own adjoints."""
 
 import numpy as np
 import pytest
@@ -11,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinycnn import parallel
-from tinycnn.kernels.conv import winograd
+from tinycnn.kernels.conv import points, winograd
 from tinycnn.kernels.window import Window
 
-POINTS = {2: "0 1 -1", 4: "0 5/8 -5/8 3/2 -3/2"}
 TILES = pytest.mark.parametrize("m", [2, 4])
 # (N, H, W, C, OC): the weights are cut in the first three, the batch in the others; some in many slices and bands.
 SHAPES = [
@@ -97,7 +94,7 @@ def test_output_and_gradients_are_pytorchs_however_the_work_is_cut(shape, m, mon
     for nbytes in (parallel.SLICE_BYTES, 1 << 14, 1):
         monkeypatch.setattr(parallel, "SERIAL_BYTES", min(nbytes, parallel.SERIAL_BYTES))
         monkeypatch.setattr(parallel, "SLICE_BYTES", nbytes)
-        monkeypatch.setattr(winograd, "BAND_BYTES", max(nbytes // 4, 1))
+        monkeypatch.setattr(points, "BAND_BYTES", max(nbytes // 4, 1))
         for ours, theirs in zip(step(*arrays, m), wanted, strict=True):
             assert relative_error(ours, theirs) < 1e-12
 
@@ -141,7 +138,7 @@ def test_float32_error_relative_to_the_norm(m, bound, C):
     """Root mean square of the error over that of the result; im2col has 2e-7 to 3e-7."""
     x, w, b, dy, window = draw((2, 16, 16, C, 64), dtype=np.float32)
     x = np.maximum(x, 0)
-    plan = winograd.make_plan(x, window, m)
+    plan = points.make_plan(x, window, m)
     assert {plan.A.dtype, plan.B.dtype, plan.GG.dtype} == {np.dtype(np.float32)}
     for ours, theirs in zip(step(x, w, b, dy, window, m), torch_step(x, w, b, dy, window), strict=True):
         assert ours.dtype == np.float32
@@ -184,43 +181,6 @@ def test_on_a_device(shape, m, monkeypatch):
     for ours, theirs in zip(step(*arrays, window, m), there, strict=True):
         assert isinstance(theirs, cupy.ndarray)
         assert relative_error(theirs.get(), ours) < 1e-13
-
-
-def polynomial(roots):
-    """Coefficients of Π (x − root), lowest first, in fractions."""
-    c = [Fraction(1)]
-    for root in roots:
-        c = [high - root * low for low, high in zip([*c, 0], [0, *c], strict=True)]
-    return c
-
-
-@TILES
-def test_matrices_are_toom_and_cooks_in_exact_fractions(m):
-    points = [Fraction(p) for p in POINTS[m].split()]
-    A, B, G = (matrix.astype(object) for matrix in winograd.matrices(m))
-    for i, p in enumerate(points):
-        others = [q for q in points if q != p]
-        scale = Fraction(1)
-        for q in others:
-            scale /= p - q
-        # Each point may be scaled at will, as long as the three scales cancel.
-        a, b = Fraction(A[i, 0]), Fraction(B[len(points) - 1, i])
-        assert [Fraction(v) for v in A[i]] == [a * p**k for k in range(m)]
-        assert [Fraction(v) for v in B[:, i]] == [*(b * v for v in polynomial(others)), 0]
-        np.testing.assert_allclose(
-            np.array(G[i], float), [float(scale * p**k / (a * b)) for k in range(3)], rtol=1e-15, atol=0
-        )
-    assert [*A[-1], *G[-1]] == [0] * (m - 1) + [1, 0, 0, 1]
-    assert [Fraction(v) for v in B[:, -1]] == polynomial(points)
-
-
-@TILES
-def test_one_dimension_by_hand(m):
-    """Aᵀ[(G g) ⊙ (Bᵀ d)] is the sliding dot product of g over d."""
-    A, B, G = winograd.matrices(m)
-    d, g = np.random.default_rng(0).standard_normal(m + 2), np.array([2.0, -3.0, 5.0])
-    wanted = [2 * d[i] - 3 * d[i + 1] + 5 * d[i + 2] for i in range(m)]
-    np.testing.assert_allclose(A.T @ ((G @ g) * (B.T @ d)), wanted, rtol=1e-13)
 
 
 def test_memory_stays_that_of_slices():

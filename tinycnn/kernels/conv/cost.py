@@ -15,6 +15,10 @@ PEAK = 135.0
 """GFLOP/s of a large product, that is FLOP in a nanosecond."""
 FILTER = 8.0
 """For each number in the filters: bringing them into a product's order, forward and backward, and the gradient back."""
+READ = 0.27
+"""For each number in filters that are made and kept: reading it from memory, once."""
+PACK = 0.25
+"""For each number in filters: bringing it into the order that the inner loop of a large product wants."""
 WINOGRAD_PEAK = {2: 137.0, 4: 116.0}
 """GFLOP/s of Winograd's products, which come in many small ones; by m, as are the next two."""
 POINT = {2: 0.97, 4: 0.95}

@@ -34,11 +34,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...backend import Array, array_module
-from ...parallel import SLICE_BYTES, each_slice, scratch, sum_slices
+from ...parallel import SLICE_BYTES, each_band, each_slice, scratch, sum_slices
 from .. import gemm
 from ..window import Window, pad
 from .cost import add_time, copy_time, product_time
+from .finish import Finish
 
+FEW = 2
+"""Filters are cut into parts that take so many times more than a slice otherwise, as each needs all patches."""
 LARGE = 1 << 17
 """Filters of more numbers than this are not worth transposing: their products are too large to gain from it."""
 
@@ -90,6 +93,11 @@ class Strips:
         strides = (C // G * sc, sn, rows.step * sh, self.B * columns.step * sw, *to_next_cell)
         corner = image[:, rows.start :, columns.start :]
         return array_module(image).lib.stride_tricks.as_strided(corner, shape, strides)
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 (small and few)
+    def band(self, count: int) -> Strips:
+        """Return these strips on ``count`` rows of the output, cut out by themselves (`Window.band`)."""
+        return replace(self, rows=replace(self.rows, count=count))
 
     def gather(self, image: Array) -> Array:
         """Return cols (G, M, K) of an ``image`` (n, H, W, C), in scratch; a view where the window is a single pixel."""
@@ -235,23 +243,36 @@ def forward_strips(x_shape: tuple[int, ...], OC: int, window: Window, G: int, st
 
 def forward(x: Array, w: Array, b: Array | None, window: Window, G: int = 1, strips: bool = False) -> Array:
     """Return y (N, OH, OW, OC), equation (1), plus the bias ``b`` (OC,) if there is one."""
-    OC = len(w)
-    how = forward_strips(x.shape, OC, window, G, strips)
-    e = how.expand(w)
-    xp, OH, OW = array_module(x), how.rows.count, how.columns.count
-    y = xp.empty((len(x), OH, OW, OC), x.dtype)
-    row = None if b is None else xp.tile(b, OW)  # long rows are added faster than short ones
-
-    def one_slice(s: slice) -> None:
-        padded = pad(x[s], window)
-        for part, band in how.bands(padded, OC):
-            band.multiply(band.gather(padded), e, y[s][:, part])
-        if row is not None:
-            rows = y[s].reshape(-1, OW * OC)  # (n, OH, OW, OC) -> (n·OH, OW·OC)
-            rows += row
-
-    each_slice(one_slice, x, how.item_bytes(x.shape[3], OC, x.itemsize), e.nbytes)
+    how = forward_strips(x.shape, len(w), window, G, strips)
+    y = array_module(x).empty((len(x), how.rows.count, how.columns.count, len(w)), x.dtype)
+    convolve(x, how.expand(w), window, how, y, Finish(b))
     return y
+
+
+def convolve(x: Array, e: Array, window: Window, how: Strips, y: Array, finish: Finish) -> None:
+    """Write equation (1) and what follows it into ``y`` (N, OH, OW, OC), for filters ``e`` as `Strips.expand` has them.
+
+    The images are cut, and single ones into bands of rows of y.  Where filters are larger than images, filters are cut.
+    """
+    OC, H, image_bytes = y.shape[3], x.shape[1], how.item_bytes(x.shape[3], y.shape[3], x.itemsize)
+    if e.nbytes > len(x) * image_bytes and how.G == how.B == 1:
+        cols = how.gather(pad(x, window))
+
+        def some_filters(c: slice) -> None:
+            how.multiply(cols, e[..., c], y[..., c])
+            finish.of_channels(c)(y[..., c])
+
+        return each_slice(some_filters, e[0].T, e.nbytes // OC, FEW * SLICE_BYTES)
+
+    finish_rows = finish.rows(y)
+
+    def some_rows(images: slice, band: slice) -> None:
+        seen, inner = window.band(band.start, band.stop, H)
+        cols = how.band(band.stop - band.start).gather(pad(x[images, seen], inner))
+        how.multiply(cols, e, y[images, band])
+        finish_rows(images, band)
+
+    each_band(some_rows, x, how.rows.count, image_bytes // max(how.rows.count, 1), e.nbytes)
 
 
 def backward_weight(

@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -85,22 +85,29 @@ def supports(name: str, problem: Problem) -> bool:
     return name == "im2col" or problem.G == 1
 
 
-def choose(problem: Problem, dtype: np.typing.DTypeLike = np.float32, algorithm: str = "auto") -> str:
-    """Return the name of the algorithm to take where ``algorithm`` is asked for.
-
-    One that cannot do the convolution gives way to im2col.
-    """
-    if algorithm not in ALGORITHMS:
-        algorithm = preferred(ALGORITHMS) or ("im2col" if np.dtype(dtype) == np.float64 else _fastest(problem))
-    return algorithm if supports(algorithm, problem) else "im2col"
-
-
 @lru_cache(maxsize=4096)
-def _fastest(problem: Problem) -> str:
+def fastest(problem: Problem) -> str:
+    """Return the algorithm with the least predicted time."""
+
     def time(name: str) -> float:
         return predicted_time(name, problem) * (WORTH_A_DIGIT if name.startswith("winograd") else 1)
 
     return min((name for name in ALGORITHMS if supports(name, problem)), key=time)
+
+
+def choose(
+    problem: Problem,
+    dtype: np.typing.DTypeLike = np.float32,
+    algorithm: str = "auto",
+    rule: Callable[[Problem], str] = fastest,
+) -> str:
+    """Return the name of the algorithm to take where ``algorithm`` is asked for; ``auto`` is as the ``rule`` has it.
+
+    One that cannot do the convolution gives way to im2col.
+    """
+    if algorithm not in ALGORITHMS:
+        algorithm = preferred(ALGORITHMS) or ("im2col" if np.dtype(dtype) == np.float64 else rule(problem))
+    return algorithm if supports(algorithm, problem) else "im2col"
 
 
 def predicted_time(name: str, problem: Problem) -> float:

@@ -86,6 +86,30 @@ def from_points(M: Array, K: Array, tiles: Tiles, y: Array) -> None:
                 below += tail[:, rows, lo:hi]
 
 
+def put_tiles(pixels: Array, tiles: Tiles, y: Array) -> None:
+    """Write ``pixels`` (m², T, C), those of tiles of m×m side by side, to their places in ``y`` (n, H, W, C).
+
+    What tiles have beyond the edges of y is left out.
+    """
+    TH, TW, m, top, _ = tiles
+    n, C = len(y), y.shape[3]
+    # (m², T, C) -> (m, m, n, TH, TW, C)
+    pixels, y = pixels.reshape(m, m, n, TH, TW, C), y[:, -top : m * TH - top]
+    for (down, h), (across, w) in itertools.product(*(whole_and_cut(size, m) for size in y.shape[1:3])):
+        part = y[:, m * down.start :, m * across.start :][
+            :, : h * (down.stop - down.start), : w * (across.stop - across.start)
+        ]
+        # (n, rows·h, columns·w, C) -> (n, rows, h, columns, w, C) -> (h, w, n, rows, columns, C), a view
+        part = part.reshape(n, -1, h, across.stop - across.start, w, C).transpose(2, 4, 0, 1, 3, 5)
+        part[...] = pixels[:h, :w, :, down, across]
+
+
+def whole_and_cut(size: int, m: int) -> list[tuple[slice, int]]:
+    """Return (tiles, how many of their m pixels lie within ``size``) along an axis: of whole ones, and of the last."""
+    whole, rest = divmod(size, m)
+    return [(slice(0, whole), m)] * (whole > 0) + [(slice(whole, whole + 1), rest)] * (rest > 0)
+
+
 def overlaps(K: Array, d: Array, m: int) -> Array:
     """Return what tiles add to the next ones, K[m:] @ d, in scratch."""
     out = scratch("winograd overlaps", (*d.shape[:-2], len(K) - m, d.shape[-1]), d.dtype, like=d)

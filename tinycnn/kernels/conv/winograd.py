@@ -74,123 +74,27 @@ convolution for deep neural networks".
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
-
-from ...backend import Array, array_module, is_device_array
-from ...parallel import each_slice, scratch, sum_slices
-from ..norm import fold
+from ...backend import Array, array_module
+from ...parallel import SLICE_BYTES, each_band, each_slice, scratch, sum_slices
 from ..window import Window
-from .tiles import Tiles, from_points, to_points
+from .finish import Finish
+from .points import (
+    FOR_BACKWARD,
+    FOR_FORWARD,
+    GROUP,
+    Plan,
+    each_group,
+    filters_from_points,
+    filters_to_points,
+    make_plan,
+    multiply,
+)
+from .tiles import from_points, put_tiles, to_points
 
-POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
-"""Where polynomials are evaluated, besides ∞, for each m."""
 LARGER = 4
 """Slices touch so many times more than is usual: long matrix products gain more from it than caches lose."""
-BAND_BYTES = 32 << 20
-"""Images whose V and M take more than this are worked through in bands of tile rows."""
-GROUP = 16
-"""Weights are cut between multiples of so many channels."""
-
-
-@functools.cache
-def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return A (t, m), B (t, t) and G (t, 3) in float64."""
-    points = POINTS[m]
-    infinity = np.eye(m + 2)[-1:]
-    others = [np.poly([q for q in points if q != p])[::-1] for p in points]  # coefficients, lowest first
-    scale = [1 / np.polyval(c[::-1], p) for p, c in zip(points, others, strict=True)]
-    A = np.concatenate([np.vander(points, m, increasing=True), infinity[:, -m:]])
-    B = np.stack([*(np.append(c, 0) for c in others), np.poly(points)[::-1]], axis=1)
-    G = np.concatenate([np.vander(points, 3, increasing=True) * np.c_[scale], infinity[:, -3:]])
-    return A, B, G
-
-
-class Plan(NamedTuple):
-    """What forward and backward need to know: the matrices in the dtype of x, tiles, sizes."""
-
-    A: Array
-    B: Array
-    GG: Array
-    """G ⊗ G, (t², 9): a filter in, all its points out."""
-    inputs: Tiles
-    outputs: Tiles
-    tile_bytes: int
-    """Of one channel of one tile at all its points."""
-
-    @property
-    def P(self) -> int:
-        """Number of points, t²."""
-        return len(self.GG)
-
-    def tiles(self, n: int) -> int:
-        """Number of tiles on n images."""
-        return n * self.inputs.TH * self.inputs.TW
-
-    def cuts_weights(self, N: int, C: int, OC: int) -> bool:
-        """Whether there are so few tiles that the weights are cut and not the batch."""
-        return 2 * self.tiles(N) < max(C, OC)
-
-    def bands(self, row_bytes: int, like: Array) -> list[tuple[Tiles, Tiles]]:
-        """Cut inputs and outputs into bands of tile rows that take up to `BAND_BYTES`, the last first."""
-        TH, m = self.inputs.TH, self.inputs.step
-        count = 1 if is_device_array(like) else min(TH, -(-TH * row_bytes // BAND_BYTES))
-        edges = itertools.pairwise(i * TH // count for i in range(count + 1))
-        rows = [
-            [tiles._replace(TH=b - a, top=tiles.top - a * m) for tiles in (self.inputs, self.outputs)] for a, b in edges
-        ]
-        return [(inputs, outputs) for inputs, outputs in reversed(rows)]
-
-
-def make_plan(x: Array, window: Window, m: int) -> Plan:
-    """Return the plan for ``x`` (N, H, W, C)."""
-    xp = array_module(x)
-    A, B, G = matrices(m)
-    (top, _), (left, _) = window.padding
-    OH, OW = window.out_size(*x.shape[1:3])
-    outputs = Tiles(-(-OH // m), -(-OW // m), m)
-    A, B, GG = (xp.asarray(matrix.astype(x.dtype)) for matrix in (A, B, np.kron(G, G)))
-    return Plan(A, B, GG, outputs._replace(top=top, left=left), outputs, len(GG) * x.dtype.itemsize)
-
-
-# ---- filters
-
-
-FOR_FORWARD, FOR_BACKWARD = (1, 2, 0), (1, 0, 2)
-"""Orders of (OC, 9, C), for `filters_to_points`."""
-
-
-def filters_to_points(w: Array, order: tuple[int, int, int], plan: Plan, U: Array) -> None:
-    """Write G w Gᵀ of ``w`` (OC, 3, 3, C) into ``U``: (t², OC, C) or, as ``order`` says, (t², C, OC)."""
-    # (OC, 3, 3, C) -> (OC, 9, C) -> (9, OC, C) or (9, C, OC)
-    w = w.reshape(len(w), 9, -1).transpose(order)
-    taps = scratch("winograd taps", w.shape, w.dtype, like=w)
-    taps[...] = w
-    multiply(plan.GG, taps, U)
-
-
-def multiply(K: Array, x: Array, out: Array) -> Array:
-    """Write K (a, b) @ ``x`` (b, X, L) into ``out`` (a, X, L), some rows of L numbers at a time (`kernels.gemm`)."""
-    _, X, L = x.shape
-    k = fold(X, L, 512)
-    # (b, X, L) -> (b, X/k, k·L) -> (X/k, b, k·L), and out likewise
-    x, rows = (v.reshape(len(v), X // k, k * L).transpose(1, 0, 2) for v in (x, out))
-    array_module(x).matmul(K, x, out=rows)
-    return out
-
-
-def each_group(task: Callable[[slice], None], channels: int, channel_bytes: int, like: Array) -> None:
-    """Call ``task`` for slices of ``range(channels)`` that begin at multiples of `GROUP`."""
-    groups = array_module(like).empty(-(-channels // GROUP))
-
-    def some_groups(s: slice) -> None:
-        task(slice(s.start * GROUP, min(s.stop * GROUP, channels)))
-
-    each_slice(some_groups, groups, GROUP * channel_bytes // 2)
+BLOCK = 64
+"""Filters whose U is kept lie in blocks of so many: what OpenBLAS need not pack (`kernels.gemm`), and can read fast."""
 
 
 # ---- forward
@@ -211,58 +115,113 @@ def forward(x: Array, w: Array, b: Array | None, window: Window, m: int) -> Arra
     """
     plan = make_plan(x, window, m)
     y = array_module(x).empty((len(x), *window.out_size(*x.shape[1:3]), len(w)), x.dtype)
-    by = forward_by_filters if plan.cuts_weights(len(x), x.shape[3], len(w)) else forward_by_images
-    by(x, w, b, plan, y)
+    convolve(x, NewPoints(w, plan), plan, y, Finish(b))
     return y
 
 
-def forward_by_images(x: Array, w: Array, b: Array | None, plan: Plan, y: Array) -> None:
-    """Equation (1), a slice being some of the images."""
-    xp, P = array_module(x), plan.P
-    C, OC = x.shape[3], len(w)
-    U = xp.empty((P, C, OC), x.dtype)
+class NewPoints:
+    """Filters w (OC, 3, 3, C) whose U is made when somebody asks for it."""
 
-    def some_filters(c: slice) -> None:
-        filters_to_points(w[..., c], FOR_FORWARD, plan, U[:, c])
+    group = GROUP
 
-    def some_images(s: slice) -> None:
-        row = len(x[s]) * plan.inputs.TW
-        for inputs, outputs in plan.bands(row * (C + OC) * plan.tile_bytes, x):
-            V = scratch("winograd V", (P, inputs.TH * row, C), x.dtype, like=x)
-            M = scratch("winograd M", (P, inputs.TH * row, OC), x.dtype, like=x)
-            to_points(x[s], plan.B.T, inputs, V)
-            xp.matmul(V, U, out=M)
-            from_points(M, plan.A.T, outputs, y[s])
-        if b is not None:
-            y[s] += b
+    def __init__(self, w: Array, plan: Plan) -> None:
+        self.w, self.plan = w, plan
 
-    each_group(some_filters, C, OC * plan.tile_bytes, x)
-    each_slice(some_images, x, plan.tiles(1) * (C + OC) * plan.tile_bytes // LARGER)
+    def all(self) -> Array:
+        """Return U of all filters, (t², 1, C, OC)."""
+        w, plan = self.w, self.plan
+        OC, _, _, C = w.shape
+        U = array_module(w).empty((plan.P, C, OC), w.dtype)
+
+        def some_channels(c: slice) -> None:
+            filters_to_points(w[..., c], FOR_FORWARD, plan, U[:, c])
+
+        each_group(some_channels, C, OC * plan.tile_bytes // 2, w)
+        return U[:, None]
+
+    def some(self, s: slice) -> Array:
+        """Return U of some filters, (t², 1, C, oc), in scratch."""
+        w = self.w[s]
+        U = scratch("winograd U", (self.plan.P, w.shape[3], len(w)), w.dtype, like=w)
+        filters_to_points(w, FOR_FORWARD, self.plan, U)
+        return U[:, None]
 
 
-def forward_by_filters(x: Array, w: Array, b: Array | None, plan: Plan, y: Array) -> None:
+class KeptPoints:
+    """U of filters that do not change, (t², OC/group, C, group): blocks of ``group`` filters."""
+
+    def __init__(self, w: Array, plan: Plan) -> None:
+        U = NewPoints(w, plan).all()
+        P, _, C, OC = U.shape
+        self.group = BLOCK if OC % BLOCK == 0 else OC
+        # (t², 1, C, OC) -> (t², C, OC/group, group) -> (t², OC/group, C, group)
+        self.U = array_module(w).ascontiguousarray(U.reshape(P, C, -1, self.group).transpose(0, 2, 1, 3))
+
+    def all(self) -> Array:
+        """Return U."""
+        return self.U
+
+    def some(self, s: slice) -> Array:
+        """Return U of some filters, which are whole blocks."""
+        return self.U[:, s.start // self.group : -(-s.stop // self.group)]
+
+
+def convolve(x: Array, filters: NewPoints | KeptPoints, plan: Plan, y: Array, finish: Finish) -> None:
+    """Write equation (1) and what follows it into ``y`` (N, OH, OW, OC)."""
+    by = convolve_by_filters if plan.cuts_weights(len(x), x.shape[3], y.shape[3]) else convolve_by_images
+    by(x, filters, plan, y, finish)
+
+
+def convolve_by_images(x: Array, filters: NewPoints | KeptPoints, plan: Plan, y: Array, finish: Finish) -> None:
+    """Equation (1), cut into images, and single ones into bands of tile rows."""
+    C, OC, (TH, TW, m, *_) = x.shape[3], y.shape[3], plan.outputs
+    U, finish_rows = filters.all(), finish.without_bias(y)
+
+    def some_rows(images: slice, band: slice) -> None:
+        inputs, outputs = plan.band(band)
+        V = scratch("winograd V", (plan.P, len(x[images]) * inputs.TH * TW, C), x.dtype, like=x)
+        to_points(x[images], plan.B.T, inputs, V)
+        pixels = multiply_points(V, U, finish.b, plan)
+        put_tiles(pixels, outputs, y[images])
+        finish_rows(images, slice(band.start * m, min(band.stop * m, y.shape[1])))
+
+    each_band(some_rows, x, TH, TW * (C + OC) * plan.tile_bytes, LARGER * SLICE_BYTES)
+
+
+def convolve_by_filters(x: Array, filters: NewPoints | KeptPoints, plan: Plan, y: Array, finish: Finish) -> None:
     """Equation (1), a slice being some of the filters."""
-    xp, P, T = array_module(x), plan.P, plan.tiles(len(x))
-    C, OC = x.shape[3], len(w)
-    V = xp.empty((P, T, C), x.dtype)
+    P, T, C, OC = plan.P, plan.tiles(len(x)), x.shape[3], y.shape[3]
+    V = scratch("winograd all V", (P, T, C), x.dtype, like=x)
 
     def some_images(s: slice) -> None:
         to_points(x[s], plan.B.T, plan.inputs, V[:, plan.tiles(s.start) : plan.tiles(s.stop)])
 
     def some_filters(s: slice) -> None:
-        oc = s.stop - s.start
-        U = scratch("winograd U", (P, C, oc), x.dtype, like=x)
-        M = scratch("winograd M", (P, T, oc), x.dtype, like=x)
-        part = scratch("winograd part", (*y.shape[:3], oc), x.dtype, like=x)
-        filters_to_points(w[s], FOR_FORWARD, plan, U)
-        xp.matmul(V, U, out=M)
-        from_points(M, plan.A.T, plan.outputs, part)
-        if b is not None:
-            part += b[s]
+        part = scratch("winograd part", (*y.shape[:3], s.stop - s.start), x.dtype, like=x)
+        pixels = multiply_points(V, filters.some(s), None if finish.b is None else finish.b[s], plan)
+        put_tiles(pixels, plan.outputs, part)
+        finish.of_channels(s).without_bias(part)(slice(None), slice(None))
         y[..., s] = part
 
     each_slice(some_images, x, plan.tiles(1) * C * plan.tile_bytes)
-    each_group(some_filters, OC, C * plan.tile_bytes, x)
+    each_group(some_filters, OC, C * plan.tile_bytes, x, filters.group, LARGER * SLICE_BYTES)
+
+
+def multiply_points(V: Array, U: Array, b: Array | None, plan: Plan) -> Array:
+    """Return Aᵀ M A + b of all tiles, (m², T, OC) in scratch; V is (t², T, C), U (t², OC/block, C, block).
+
+    b (OC,) or None is one more point: all pixels of a tile have it.
+    """
+    (P, T, _), (_, blocks, _, block) = V.shape, U.shape
+    M = scratch("winograd M", (P + 1, T, blocks * block), V.dtype, like=V)
+    # (t², T, OC) -> (t², T, OC/block, block) -> (t², OC/block, T, block), a view
+    out = M[:P].reshape(P, T, blocks, block).transpose(0, 2, 1, 3)
+    # (t², 1, T, C) @ (t², OC/block, C, block) -> (t², OC/block, T, block)
+    array_module(V).matmul(V[:, None], U, out=out)
+    if b is not None:
+        M[P] = b
+    K = plan.AA[:, : P + (b is not None)]
+    return multiply(K, M[: K.shape[1]], scratch("winograd pixels", (len(K), *M.shape[1:]), V.dtype, like=V))
 
 
 # ---- backward
@@ -326,7 +285,7 @@ def backward_by_images(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | No
         return () if dw is None else (total,)
 
     if dx is not None:
-        each_group(some_filters, OC, C * plan.tile_bytes, x)
+        each_group(some_filters, OC, C * plan.tile_bytes // 2, x)
     sums = sum_slices(some_images, x, plan.tiles(1) * (C + OC) * plan.tile_bytes // LARGER)
     if dw is not None:
         # (9, OC, C) -> (OC, 9, C)
@@ -359,16 +318,7 @@ def backward_by_channels(dy: Array, x: Array, w: Array, plan: Plan, dx: Array | 
             dw.reshape(OC, 9, C)[..., c] = filters_from_points(dM, V, plan).transpose(1, 0, 2)
 
     each_slice(some_images, dy, plan.tiles(1) * OC * plan.tile_bytes)
-    each_group(some_channels, C, OC * plan.tile_bytes, x)
-
-
-def filters_from_points(dM: Array, V: Array, plan: Plan) -> Array:
-    """Equation (4): dw as (9, OC, C), in scratch, from ``dM`` (t², T, OC) and ``V`` (t², T, C)."""
-    dU = scratch("winograd U", (plan.P, dM.shape[2], V.shape[2]), V.dtype, like=V)
-    dw = scratch("winograd taps", (9, *dU.shape[1:]), V.dtype, like=V)
-    # (t², OC, T) @ (t², T, C) -> (t², OC, C)
-    array_module(V).matmul(dM.transpose(0, 2, 1), V, out=dU)
-    return multiply(plan.GG.T, dU, dw)
+    each_group(some_channels, C, OC * plan.tile_bytes // 2, x)
 
 
 def clear_below(dx: Array | None, s: slice, plan: Plan) -> None:

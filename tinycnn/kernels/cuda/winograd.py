@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from ...backend import Array, array_module, place_of
-from ..conv.winograd import matrices
+from ..conv.points import matrices
 from ..window import Window
 from . import conv
 from .module import Kernel, Variant, blocks_for, kernel, packed
