@@ -88,6 +88,7 @@ def test_list_and_where_find_what_is_there(command, tmp_path):
         (folder / name).touch()
     assert command("data", "list", "--data-dir", tmp_path) == 0
     assert command.out.splitlines()[-1].strip() == str(folder)
+    assert command.out.splitlines()[-3].strip() == "not here", "these are no photographs"
     assert command("data", "where", "mnist", "--data-dir", tmp_path) == 0
     assert command.out.splitlines() == [str(folder / name) for name in files()]
     assert command("data", "where", "mnist", "--data-dir", tmp_path, "--json") == 0
@@ -96,6 +97,8 @@ def test_list_and_where_find_what_is_there(command, tmp_path):
 
 def test_where_counts_photographs(command, tmp_path):
     folder = photographs(tmp_path / "photos")
+    assert command("data", "list", "--data-dir", folder) == 0
+    assert command.out.splitlines()[-3].strip() == str(folder)
     assert command("data", "where", "imagefolder", "--data-dir", folder) == 0
     assert command.out.splitlines() == [
         str(folder),

@@ -237,6 +237,18 @@ def find_images(data_dir: PathLike | None = None) -> Path:
     return roots(Origin("imagefolder", "wherever your photographs are", ("",)), data_dir)[0]
 
 
+def locate_images(data_dir: PathLike | None = None) -> Path:
+    """Return what `find_images` does, if it holds folders of classes.
+
+    Raises:
+        DataError: it does not, or there is none.
+    """
+    path = find_images(data_dir)
+    root = _root(path, "imagefolder")
+    _needed(_find(root, "train") or _unsplit(root), "train", root, "imagefolder")
+    return path
+
+
 # ---- folders ---------------------------------------------------------------------------------------------------
 
 

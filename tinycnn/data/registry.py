@@ -15,7 +15,7 @@ from .dataset import Dataset
 from .digits import FILE as DIGITS_FILE
 from .digits import load_digits
 from .files import DataError, MissingError, Origin, PathLike, find
-from .imagefolder import HYMENOPTERA, find_hymenoptera, find_images, load_folder, load_hymenoptera, load_images
+from .imagefolder import HYMENOPTERA, find_hymenoptera, load_folder, load_hymenoptera, load_images, locate_images
 
 SPLITS = ("train", "test")
 
@@ -79,7 +79,7 @@ _ENTRIES = {
     "imagefolder": Entry(
         "your photographs, in a folder for each class",
         load_images,
-        lambda data_dir: [find_images(data_dir)],
+        lambda data_dir: [locate_images(data_dir)],
         options=_OF_PHOTOS,
     ),
     "mnist": _published(
