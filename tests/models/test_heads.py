@@ -182,6 +182,16 @@ def test_heads_get_new_classifiers_too():
     assert [y.shape[1] for y in small().reset_classifier(7)(images(dtype=np.float32))] == [7, 7, 7]
 
 
+def test_frozen_heads_learn_again_with_new_classifiers():
+    model = small(norm=False).astype(np.float64)
+    model.freeze()
+    model.reset_classifier(5)
+    _, _, found = step(model, images())
+    learning = {name for name, grad in found.items() if grad.any()}
+    assert learning == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.partition(".")[0] for name in learning} == {"aux1", "aux2", "fc"}
+
+
 def test_a_wrong_number_of_gradients():
     model = small()
     x = images(dtype=np.float32)

@@ -158,7 +158,7 @@ def test_only_the_classifier_is_new(name, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "model.safetensors")(x), model.eval()(x))
 
 
-@pytest.mark.parametrize("name", ["resnet20", "nin_cifar", "vgg16_bn_cifar"])
+@pytest.mark.parametrize("name", ["resnet20", "nin_cifar", "vgg16_bn_cifar", "wrn_40_4"])
 def test_initial_weights_are_drawn_as_the_architecture_draws_them(name):
     many = 5000
     new = models.create(name, initialize=False).reset_classifier(many, seed=0)
@@ -198,6 +198,13 @@ def test_everything_else_is_as_with_the_old_classifier():
     assert new.weight.grad.any()
 
 
+def test_a_number_of_classes_may_be_numpys(tmp_path):
+    three = np.int64(3)
+    for model in (models.create("lenet5", three, three), models.create("lenet5").reset_classifier(three)):
+        save(model, tmp_path / "model.safetensors")
+        assert load(tmp_path / "model.safetensors").architecture["num_classes"] == 3
+
+
 def test_a_network_of_ones_own():
     rng = np.random.default_rng(0)
     layers = {"conv": Conv2d(1, 4, 3, rng=rng), "pool": GlobalAvgPool2d(), "flatten": Flatten()}
@@ -212,7 +219,8 @@ def test_a_network_of_ones_own():
 @pytest.mark.parametrize(
     ("name", "classes", "message"),
     [
-        ("resnet20", 0, "num_classes must be at least 1, got 0"),
+        ("resnet20", 0, "num_classes must be at least 1, got 0: give a whole number"),
+        ("resnet20", "7", "num_classes must be at least 1, got '7': give a whole number"),
         ("lenet5_1998", 5, r"output \(RBF\(10, 84\)\): only a classifier that is a Linear or a Conv2d"),
     ],
 )

@@ -145,6 +145,7 @@ def test_checkpointing_changes_nothing(build):
         ("resnet18", {"shortcut": "A", "pad_where": "front"}, ValueError, "must be 'both' or 'end', got 'front'"),
         ("resnet18", {"stride_in": "1x1"}, TypeError, "stride_in"),
         ("resnet50", {"stride_in": "5x5"}, ValueError, "stride_in must be '3x3' or, .* '1x1', got '5x5'"),
+        ("resnet50", {"groups": 0}, ValueError, "groups, .* must be at least 1, got 0"),
         ("resnet50", {"width_per_group": 0}, ValueError, "width_per_group=0 leaves no channel"),
     ],
 )

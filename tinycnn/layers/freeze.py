@@ -41,7 +41,7 @@ def set_frozen(model: Layer, patterns: Sequence[str], frozen: bool) -> list[str]
         own = set(layer._parameters.values())
         if layer in layers or (own and own <= parameters) or (own & parameters and not frozen):
             layer.frozen = frozen
-    _settle(model)
+    settle(model)
     model.require_dx(model.needs_dx and (bool(model.path) or not frozen))
     return [name for name, p in model.named_parameters() if p in parameters]
 
@@ -62,7 +62,7 @@ def _matching(model: Layer, patterns: Sequence[str]) -> tuple[set[Layer], set[Pa
     return layers, parameters
 
 
-def _settle(model: Layer) -> None:
+def settle(model: Layer) -> None:
     """Have layers made of layers, and of nothing else, frozen where all of those are."""
     for layer in reversed(list(model.layers())):  # those within come first
         if layer._children:
@@ -84,7 +84,7 @@ def restore_frozen(model: Layer, parts: Mapping[str, Collection[str]]) -> None:
             layer.frozen = path in parts["layers"]
     for name, p in model.named_parameters():
         p.requires_grad = name not in parts["parameters"]
-    _settle(model)
+    settle(model)
     model.require_dx(model.needs_dx)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..backend import Array, device_of
 from ..layers import Conv2d, Linear, Sequential
 from ..layers.base import Layer
+from ..layers.freeze import settle
 from ..layers.fuse import fuse
 from ..layers.watch import find, forward_to
 
@@ -117,8 +118,7 @@ class Network(Sequential):
         Raises:
             ValueError: fewer than one class, or a classifier that is no linear layer and no convolution.
         """
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = checked_classes(num_classes)
         rng = np.random.default_rng(seed)
         olds = [find(self, path) for path in (self.classifier_path, *self.auxiliary_paths)]
         news = {old: _classifier_like(old, num_classes, rng) for old in olds}
@@ -128,8 +128,16 @@ class Network(Sequential):
                     parent.add(name, news[child])
         if hasattr(self, "architecture"):
             self.architecture = {**self.architecture, "num_classes": num_classes}
+        settle(self)  # a frozen head with a new classifier learns again
         self.require_dx(self.needs_dx)
         return self
+
+
+def checked_classes(number: int) -> int:
+    """Return the number of outputs; if no network can have so many, raise a ValueError."""
+    if not isinstance(number, int | np.integer) or number < 1:
+        raise ValueError(f"num_classes must be at least 1, got {number!r}: give a whole number of classes")
+    return int(number)
 
 
 def _classifier_like(old: Layer, num_classes: int, rng: np.random.Generator) -> Layer:

@@ -14,7 +14,7 @@ from .alexnet import ARCHITECTURES as ALEXNET
 from .densenet import ARCHITECTURES as DENSENET
 from .googlenet import ARCHITECTURES as GOOGLENET
 from .inception import ARCHITECTURES as INCEPTION
-from .network import Architecture
+from .network import Architecture, checked_classes
 from .nin import ARCHITECTURES as NIN
 from .vgg import ARCHITECTURES as VGG
 
@@ -83,11 +83,9 @@ def create(
     61706
     """
     known = architecture(name)
-    classes = known.num_classes if num_classes is None else num_classes
-    if classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {classes}")
+    classes = checked_classes(known.num_classes if num_classes is None else num_classes)
     channels = known.input_shape[0] if in_channels is None else in_channels
     rng = np.random.default_rng(seed) if initialize else NoDraws(seed)
     model = known.build(classes, channels, rng=rng, **options)
-    model.architecture = {"name": name, "num_classes": classes, "in_channels": channels, **options}
+    model.architecture = {"name": name, "num_classes": classes, "in_channels": int(channels), **options}
     return model

@@ -49,7 +49,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..initializers import he_normal
+from ..initializers import Initializer, he_normal
 from ..layers import (
     BatchNorm2d,
     BatchNormReLU2d,
@@ -166,6 +166,8 @@ def bottleneck(
     """
     if stride_in not in ("1x1", "3x3"):
         raise ValueError(f"stride_in must be '3x3' or, as in the paper, '1x1', got {stride_in!r}")
+    if groups < 1:
+        raise ValueError(f"groups, those of the 3×3 convolutions, must be at least 1, got {groups}")
     width = at.OC // 4 * width_per_group // 64 * groups
     if width < 1:
         raise ValueError(
@@ -228,9 +230,9 @@ def cifar_stem(in_channels: int, OC: int, rng: Rng) -> dict[str, Layer]:
     return {"conv1": conv(in_channels, OC, 3, rng), "bn1": BatchNormReLU2d(OC)}
 
 
-def network(parts: Mapping[str, Layer], C: int, num_classes: int, rng: Rng) -> Network:
-    """Return ``parts``, of which the last has C channels, followed by their average and one linear layer."""
-    ending = {"avgpool": GlobalAvgPool2d(), "flatten": Flatten(), "fc": Linear(C, num_classes, rng=rng)}
+def network(parts: Mapping[str, Layer], C: int, num_classes: int, rng: Rng, init: Initializer | None = None) -> Network:
+    """Return ``parts``, the last of C channels, followed by their average and one linear layer (``init`` is its)."""
+    ending = {"avgpool": GlobalAvgPool2d(), "flatten": Flatten(), "fc": Linear(C, num_classes, init=init, rng=rng)}
     return Network({**parts, **ending}, features=list(parts)[-1], classifier="fc")
 
 

@@ -35,6 +35,7 @@ from functools import partial
 
 import numpy as np
 
+from ..initializers import default_uniform
 from ..layers import BatchNormReLU2d, Sequential
 from ..layers.base import Layer
 from .network import Architecture, Network
@@ -81,9 +82,8 @@ def wide_resnet(
     parts: dict[str, Layer] = {"conv1": conv(in_channels, 16, 3, rng)}
     for i, stage in enumerate(stages(block, 16, widths, (n, n, n), checkpointed).values(), start=1):
         parts[f"block{i}"] = Sequential({"layer": stage})
-    model = network(parts | {"bn1": BatchNormReLU2d(widths[-1])}, widths[-1], num_classes, rng)
-    model["fc"].bias.data[...] = 0
-    return model
+    # where an initialiser is given, be it the usual one, the bias starts at 0
+    return network(parts | {"bn1": BatchNormReLU2d(widths[-1])}, widths[-1], num_classes, rng, default_uniform)
 
 
 _PAPER = "Zagoruyko & Komodakis 2016, Wide residual networks"
