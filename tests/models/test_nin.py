@@ -45,6 +45,7 @@ def test_sizes_are_the_authors():
 
 def test_other_sizes_pass():
     assert create("nin_cifar", 3)(np.zeros((2, 3, 9, 40), np.float32)).shape == (2, 3)
+    assert create("nin_imagenet", 3)(np.zeros((1, 3, 39, 40), np.float32)).shape == (1, 3)
 
 
 def test_dropout_is_drawn_in_training_only():
@@ -80,4 +81,4 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="p is the probability of dropping, from 0 to 1, got 2"):
         create("nin_cifar", dropout=2)
     with pytest.raises(ValueError, match="use larger images"):
-        create("nin_imagenet")(np.zeros((1, 3, 10, 64), np.float32))
+        create("nin_imagenet")(np.zeros((1, 3, 38, 64), np.float32))

@@ -81,7 +81,7 @@ def nin_imagenet(
 
     Args:
         num_classes: outputs.
-        in_channels: channels of the input, of 224×224 pixels or any size from 32×32.
+        in_channels: channels of the input, of 224×224 pixels or any size from 39×39.
         dropout: share of the inputs of the last block that training drops.
         rng: generator of the initial weights and of dropout.
     """
