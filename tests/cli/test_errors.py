@@ -120,3 +120,7 @@ def test_an_error_does_not_go_to_standard_output():
 
 def test_main_returns_the_exit_code():
     assert cli.main(["summary", "lenet5", "--json"]) == 0
+
+
+def test_a_message_says_what_a_terminal_would_obey():
+    assert str(CommandError("é.pth:\n no\x1b[2J such\tname ×")) == r"é.pth: no\x1b[2J such name ×"

@@ -201,3 +201,9 @@ def test_truncated_anywhere():
         for n in range(len(raw)):
             with pytest.raises(RefusedError):
                 run(raw[:n])
+
+
+def test_names_are_shown_without_what_a_terminal_would_obey():
+    with pytest.raises(RefusedError) as caught:
+        run(b"\x80\x04\x8c\x05a\x1b[2J\x8c\x02b\n\x93.")
+    assert r"refers to 'a\x1b[2J.b\n'" in str(caught.value)

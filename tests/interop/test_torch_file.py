@@ -373,3 +373,18 @@ def test_truncated_anywhere(save):
         path.write_bytes(raw[:n])
         with pytest.raises(CheckpointError, match="refused: "):
             read_torch(path)
+
+
+def test_parameters_of_any_shape(save):
+    tensors = {"one": torch.tensor(2.0), "tall": torch.arange(1 << 20), "many": torch.ones(300, 2048)}
+    state = {name: nn.Parameter(x, requires_grad=False) for name, x in tensors.items()}
+    assert_same(read_torch(save(state)), tensors)
+
+
+def test_a_storage_that_is_only_spoken_of_is_no_leave_to_repeat_another(tmp_path):
+    """A file of 1 kB would be an array of 2^60 numbers, and to convert it would fill any disk."""
+    endless = {"w": tensor(size=(1 << 60,), stride=(0,)), "x": storage(torch.FloatStorage, "9", 1 << 61)}
+    for value in (endless, dict(reversed(endless.items()))):
+        (tmp_path / "bad.pth").write_bytes(archive(value))
+        with pytest.raises(CheckpointError, match="larger, or more, than weights can be"):
+            read_torch(tmp_path / "bad.pth")

@@ -293,6 +293,7 @@ def test_one_of_several(lenet, tmp_path):
         ({"state_dict": {"model": {"net": {"network": {}}}}}, "lies within too many others"),
         ({3: torch.ones(1)}, "a name that is none"),
         ({"a" * 2000: torch.ones(1)}, "a name that is none"),
+        ({"a\x1b[2J": torch.ones(1)}, "a name that is none"),
     ],
 )
 def test_files_without_weights(value, words, tmp_path):
@@ -439,3 +440,15 @@ def test_pytorch_takes_what_is_written_for_it(name, net, tmp_path):
     np.testing.assert_allclose(model.eval()(x), expected, rtol=1e-3, atol=1e-4)
     tinycnn.save(model, tmp_path / "native.safetensors")  # and so it does a checkpoint
     net.load_state_dict(safetensors.torch.load_file(tmp_path / "native.safetensors"), strict=True)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_prefix_is_an_obvious_rename_whatever_batchnorms_count(tracked, tmp_path):
+    model = models.create("resnet20")
+    state = state_of(model, lambda n: "net." + n)
+    state = {name: x for name, x in state.items() if tracked or "num_batches" not in name}
+    torch.save(state, tmp_path / "m.pt")
+    assert obvious_rename(model, read_weights(tmp_path / "m.pt")) == {"net": ""}
+    assert load_network(tmp_path / "m.pt", "resnet20", guess=True).renamed == {"net": ""}
+    torch.save({**state, "net.more": torch.ones(1)}, tmp_path / "m.pt")
+    assert obvious_rename(model, read_weights(tmp_path / "m.pt")) == {}

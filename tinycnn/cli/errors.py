@@ -20,14 +20,15 @@ _CURES = {
 
 
 class CommandError(Exception):
-    """A command ends with one line: the message.
+    """A command ends with one line: the message, in which what a file says cannot move a terminal's cursor.
 
     Attributes:
         code: the exit code.
     """
 
     def __init__(self, message: str, code: int = BAD_INPUT) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
         self.code = code
 
 

@@ -31,6 +31,9 @@ FREE_ITEMS = 1 << 16
 MOST_EXACT_KEY = 1 << 60
 """Integers up to here differ in their hashes; more of them with one hash would make a dict slow."""
 
+CONTAINERS = (str, bytes, tuple, list, dict, set, frozenset)
+"""What the items of are counted; arrays, which are handed on as they are, are not."""
+
 Buffer: TypeAlias = bytes | memoryview
 Instruction: TypeAlias = Callable[["Machine"], Any]
 
@@ -142,7 +145,7 @@ class Machine:
         """Push what the table has for a name."""
         full = f"{module}.{name}"
         if full not in self.names:
-            raise RefusedError(f"the pickle refers to {full[:LONGEST_NAME]}, and weights need no such thing")
+            raise RefusedError(f"the pickle refers to {shown(full[:LONGEST_NAME])}, and weights need no such thing")
         self.push(self.names[full])
 
     def call(self) -> None:
@@ -150,7 +153,7 @@ class Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise RefusedError("the pickle calls what is no function")
-        self.items_left -= 1 + sum(len(a) for a in arguments if hasattr(a, "__len__"))
+        self.items_left -= 1 + sum(len(a) for a in arguments if isinstance(a, CONTAINERS))
         if self.items_left < 0:
             raise RefusedError("the pickle says the same things over and over")
         self.push(function.call(*arguments))
@@ -196,6 +199,15 @@ class Machine:
         if len(self.stack) < count:
             raise RefusedError("the pickle takes what is not there")
         self.stack[-count:] = [tuple(self.stack[-count:])]
+
+
+def shown(name: str) -> str:
+    """Return a name from a file as it may be shown: a terminal does what control characters in it say.
+
+    >>> shown("os.system"), shown("a\\x1b[2J")
+    ('os.system', "'a\\\\x1b[2J'")
+    """
+    return name if name.isprintable() else ascii(name)
 
 
 def plain(keys: Collection[Any]) -> Collection[Any]:

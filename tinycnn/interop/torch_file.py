@@ -156,7 +156,6 @@ class Tensors:
             raise RefusedError("the pickle has a storage that makes no sense")
         if key not in self.storages:
             self.storages[key] = kind.value, count
-            self.repeated -= count
         if self.storages[key] != (kind.value, count):
             raise RefusedError(f"the pickle says two things of the storage {key!r}")
         if len(pid) == 5 or pid[5] is None:
@@ -186,14 +185,14 @@ class Tensors:
         if len(rest) > 2 and isinstance(rest[2], dict) and any(rest[2].values()):
             raise RefusedError("the pickle has a tensor that is to be conjugated or negated: save a copy of it")
         elements = math.prod(size)
-        self.count += 1
-        self.repeated += elements
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if elements and last >= storage.count:
             raise RefusedError(f"the pickle has a tensor that leaves its storage {storage.key!r}")
+        numbers = self.numbers(storage)
+        self.count += 1
+        self.repeated += elements
         if self.repeated > MOST_REPEATED or self.count > MOST_TENSORS:
             raise RefusedError("the pickle has tensors larger, or more, than weights can be")
-        numbers = self.numbers(storage)
         if not elements:
             return np.empty(size, numbers.dtype)
         start = (storage.first + offset) * numbers.itemsize
@@ -207,6 +206,7 @@ class Tensors:
             itemsize = TYPES[storage.kind].itemsize
             nbytes = count * TYPES[self.storages[storage.key][0]].itemsize
             raw = self.find(storage.key, nbytes)
+            self.repeated -= nbytes // itemsize  # which are there: what a pickle says alone is no leave to repeat
             self.decoded[key] = decode(raw[: nbytes // itemsize * itemsize], storage.kind, self.big_endian)
         return self.decoded[key]
 

@@ -39,7 +39,7 @@ from ..messages import nearest, some
 from ..train.checkpoint import native_metadata, verify
 from ..train.mapped import CheckpointError, MappedFile, PathLike, Weights
 from ..train.tensors import read_tensors, write_tensors
-from .pickles import RefusedError
+from .pickles import RefusedError, shown
 from .torch_file import read_stream, read_zip
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
@@ -128,14 +128,14 @@ def _wrapper(value: Mapping[Any, Any], key: str | None) -> str | None:
 
 
 def _short(key: Any) -> str:
-    return str(key)[:60]
+    return shown(str(key)[:60])
 
 
 def _check_names(arrays: Mapping[Any, np.ndarray], around: Mapping[Any, Any]) -> None:
     if not arrays:
         raise RefusedError(f"it holds no tensors; its keys are {some(map(_short, around))}")
     for name in arrays:
-        if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
             raise RefusedError("its state dict has a name that is none")
 
 
@@ -212,10 +212,12 @@ def obvious_rename(model: Layer, weights: Weights, drop: Iterable[str] | str = (
     """Return the one path to rename with which all weights fit a network, ``{"linear": "fc"}``; else nothing."""
     own = {name: tuple(x.shape) for name, x in arrays_of(model).items()}
     given = {name: tuple(x.shape) for name, x in fit_names(weights, own, drop=drop).items()}
-    missing = {n: shape for n, shape in own.items() if n not in given and not n.endswith("num_batches_tracked")}
+    missing = {n: shape for n, shape in own.items() if n not in given}
     unexpected = {n: shape for n, shape in given.items() if n not in own}
     rename = guess_rename(missing, unexpected)
-    return rename if {renamed(n, rename): shape for n, shape in unexpected.items()} == missing else {}
+    moved = {renamed(n, rename): shape for n, shape in unexpected.items()}
+    fits = len(moved) == len(unexpected) and moved.items() <= missing.items()
+    return rename if fits and all(n.endswith("num_batches_tracked") for n in missing.keys() - moved) else {}
 
 
 # ---- in and out --------------------------------------------------------------------------------------------
