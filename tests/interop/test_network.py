@@ -12,6 +12,7 @@ import torch
 import tinycnn
 from tinycnn import models
 from tinycnn.interop import CheckpointError, load_network, read_weights
+from tinycnn.train import checkpoint
 
 
 def saved(model, path, change=lambda name: name):
@@ -97,3 +98,23 @@ def test_vgg16_loads_without_a_second_copy_and_fast(tmp_path):
         assert found["weights"] == 4 * 138_357_544
         assert found["memory"] < 1.1 * found["weights"], path
         assert found["seconds"] < 2, path
+
+
+ODD = [[1], 5, "lenet5", {}, {"name": 5}, {"name": ["lenet5"]}, {"name": "nope"}]
+ODD += [{"name": "lenet5", **option} for option in ({"num_classes": "x"}, {"num_classes": 10**9}, {"initialize": 1})]
+
+
+@pytest.mark.parametrize("architecture", ODD, ids=str)
+def test_our_own_files_that_name_no_network(architecture, tmp_path):
+    path, model = tmp_path / "a.safetensors", models.create("lenet5")
+    checkpoint.write(path, model.state_dict(), {"kind": "weights", "architecture": architecture})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: cannot build the architecture it names"):
+        load_network(path)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: holds .*, the network is lenet5"):
+        checkpoint.load_into(model, path)
+
+
+def test_classes_of_weights_without_numbers_are_not_believed(tmp_path):
+    torch.save({"fc3.weight": torch.ones(10**9, 0)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"fc3\.weight has shape"):
+        load_network(tmp_path / "a.pth", "lenet5")

@@ -207,3 +207,17 @@ def test_equal_contents_are_equal_bytes(tmp_path):
     assert len({path.read_bytes() for path in paths}) == 1
     assert checkpoint.read(paths[0], "weights").metadata["ü"] == [1]
     assert safetensors.numpy.load_file(paths[0])["b"].shape == (2, 3)
+
+
+def test_weights_in_half_precision_are_computed_with_in_single(model, path):
+    halves = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in model.state_dict().items()}
+    checkpoint.write(path, halves, {"kind": "weights", "architecture": model.architecture})
+    for name, x in load(path).state_dict().items():
+        assert x.dtype == model.state_dict()[name].dtype
+        np.testing.assert_array_equal(x, halves[name])
+
+
+def test_a_file_without_an_architecture_is_not_of_a_network(model, path):
+    checkpoint.write(path, model.state_dict(), {"kind": "weights"})
+    with pytest.raises(CheckpointError, match="holds no architecture, the network is"):
+        load_into(model, path)

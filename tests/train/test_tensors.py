@@ -104,6 +104,8 @@ BAD = {
     "a shape that does not fit": file_of({"a": entry(shape=(3,))}, bytes(8)),
     "a shape that overflows": file_of({"a": entry(shape=(1 << 32, 1 << 32))}, bytes(8)),
     "a negative shape": file_of({"a": entry(shape=(-1, -2))}, bytes(8)),
+    "no numbers, and endless": file_of({"a": entry(shape=(0, 1 << 62, 8), offsets=(0, 0))}),
+    "more axes than NumPy has": file_of({"a": entry(shape=(1,) * 65 + (2,))}, bytes(8)),
     "a gap": file_of({"a": entry(offsets=(4, 12))}, bytes(12)),
     "metadata that is no text": file_of({"__metadata__": {"a": 1}}),
     "bytes too many": file_of({"a": entry()}, bytes(9)),

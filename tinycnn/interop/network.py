@@ -10,7 +10,7 @@ from .. import models
 from ..layers import Layer
 from ..layers.state import arrays_of
 from ..messages import nearest
-from ..train.checkpoint import describe, native_metadata
+from ..train.checkpoint import created, describe, native_metadata
 from ..train.mapped import CheckpointError, PathLike, Weights
 from .weights import fit_names, load_weights, obvious_rename, read_weights, without_spare_heads
 
@@ -45,8 +45,11 @@ def load_network(
         ValueError, TypeError: no architecture of that name, or an argument that it has not.
     """
     weights = source if isinstance(source, Weights) else read_weights(source, key)
-    arguments = {**_arguments(weights, name), **options}
-    model = models.create(**arguments, initialize=False)
+    arguments, metadata = {**_arguments(weights, name), **options}, native_metadata(weights)
+    if metadata.get("architecture") and not options:  # then what is wrong with it is the file's fault
+        model = created(weights.file.path, metadata)
+    else:
+        model = models.create(**arguments, initialize=False)
     weights, spare = without_spare_heads(model, weights)
     guessed = obvious_rename(model, weights, drop) if guess and not rename else {}
     rename = {**(rename or {}), **guessed}
@@ -65,8 +68,11 @@ def load_network(
 def _arguments(weights: Weights, name: str | None) -> dict[str, Any]:
     """Return what `models.create` needs, from the file's own metadata or the ``name`` given."""
     path = weights.file.path
-    known = native_metadata(weights).get("architecture")
+    metadata = native_metadata(weights)
+    known = metadata.get("architecture")
     if known is not None:
+        if not isinstance(known, dict) or known.get("name") not in models.names():
+            created(path, metadata)  # says what is wrong with it
         if name is not None and name != known.get("name"):
             raise CheckpointError(f"{path}: holds {describe(known)}, not {name}: leave the name out")
         return known
@@ -80,4 +86,4 @@ def _classes(model: Layer, weights: Weights) -> int | None:
     """Return how many classes the weights of a network's classifier are for."""
     path = getattr(model, "classifier_path", None)
     found = (weights.get(f"{path}.{part}") for part in ("bias", "weight"))
-    return next((len(x) for x in found if x is not None and x.ndim), None)
+    return next((len(x) for x in found if x is not None and x.size and x.ndim), None)

@@ -28,7 +28,7 @@ from .mapped import CheckpointError, PathLike, Weights
 from .tensors import parts_of, read_tensors, write_tensors
 
 __all__ = [
-    "TRAINING_STATE", "WEIGHTS", "Checkpoint", "CheckpointError", "build", "describe", "load", "load_into",
+    "TRAINING_STATE", "WEIGHTS", "Checkpoint", "CheckpointError", "build", "created", "describe", "load", "load_into",
     "native_metadata", "read", "save", "verify", "write",
 ]  # fmt: skip
 DAMAGED = "damaged: its checksum does not fit its content: take another copy"
@@ -103,7 +103,7 @@ def load_into(model: Layer, path: PathLike) -> None:
         CheckpointError: as for `load`, or the file is of another architecture.
     """
     checkpoint = read(path, WEIGHTS)
-    saved, own = checkpoint.metadata["architecture"], getattr(model, "architecture", None)
+    saved, own = checkpoint.metadata.get("architecture"), getattr(model, "architecture", None)
     if own is not None and saved != own:
         raise CheckpointError(f"{checkpoint.path}: holds {describe(saved)}, the network is {describe(own)}")
     _fill(model, checkpoint)
@@ -115,31 +115,40 @@ def build(checkpoint: Checkpoint) -> Layer:
     Raises:
         CheckpointError: this version knows no such architecture, or the weights are not of that architecture.
     """
-    architecture = checkpoint.metadata.get("architecture") or {}
-    try:
-        model = models.create(**architecture, initialize=False)
-    except (TypeError, ValueError, AttributeError, MemoryError) as error:  # whatever a file may say
-        raise CheckpointError(
-            f"{checkpoint.path}: cannot build the architecture it names ({error}); "
-            f"tinycnn {checkpoint.metadata.get('tinycnn')} wrote it, this is {__version__}"
-        ) from None
-    floats = {value.dtype for value in checkpoint.arrays.values() if value.dtype.kind == "f"}
-    model.astype(max(floats, key=lambda dtype: dtype.itemsize, default=np.dtype("float32")))
+    model = created(checkpoint.path, checkpoint.metadata)
+    model.astype("float64" if any(value.dtype == np.float64 for value in checkpoint.arrays.values()) else "float32")
     _fill(model, checkpoint)
     return model.eval()
+
+
+def created(path: PathLike, metadata: Mapping[str, Any]) -> Layer:
+    """Return the network that the metadata of the file at ``path`` describe, without weights.
+
+    Raises:
+        CheckpointError: this version knows no such architecture.
+    """
+    try:
+        return models.create(**metadata.get("architecture") or {}, initialize=False)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError) as error:
+        raise CheckpointError(  # whatever a file may say
+            f"{path}: cannot build the architecture it names ({error}); "
+            f"tinycnn {metadata.get('tinycnn')} wrote it, this is {__version__}"
+        ) from None
 
 
 def _fill(model: Layer, checkpoint: Checkpoint) -> None:
     try:
         model.load_state_dict(checkpoint.arrays)
     except LayerError as error:
-        named = describe(checkpoint.metadata["architecture"])
+        named = describe(checkpoint.metadata.get("architecture"))
         detail = str(error).replace(str(model), "the network") if "\n" in str(model) else str(error)
         raise CheckpointError(f"{checkpoint.path}: its weights are not those of {named}: {detail}") from None
 
 
-def describe(architecture: Mapping[str, Any]) -> str:
+def describe(architecture: Any) -> str:
     """Return an architecture in words: ``lenet5 (num_classes=10, in_channels=1)``."""
+    if not isinstance(architecture, Mapping) or "name" not in architecture:
+        return "no architecture"
     options = ", ".join(f"{name}={value}" for name, value in architecture.items() if name != "name")
     return f"{architecture.get('name')} ({options})"
 

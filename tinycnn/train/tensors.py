@@ -95,7 +95,10 @@ def _view(file: MappedFile, start: int, name: str, entry: Mapping[str, Any]) -> 
             f"{file.path}: {name} holds numbers of type {entry['dtype']}, which NumPy lacks: convert it to float32"
         )
     begin, end = entry["data_offsets"]
-    return decode(file.array(start + begin, end - begin), CODES[entry["dtype"]]).reshape(entry["shape"])
+    try:
+        return decode(file.array(start + begin, end - begin), CODES[entry["dtype"]]).reshape(entry["shape"])
+    except ValueError as error:  # more axes than NumPy has, or empty in one direction and endless in others
+        raise _broken(file.path, False, f"{name}: {error}") from None
 
 
 # ---- writing -----------------------------------------------------------------------------------------------
