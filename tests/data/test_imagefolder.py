@@ -261,6 +261,12 @@ def test_threads_may_share_a_source(photos):
     assert not wrong
 
 
+@pytest.mark.parametrize("size", [(0, 8), 8, (8,)])
+def test_a_size_is_a_height_and_a_width(photos, size):
+    with pytest.raises(ValueError, match=r"size must be \(height, width\), each at least 1, got"):
+        load_folder(photos, "test", size)
+
+
 def test_channels_are_one_or_three(tmp_path):
     with pytest.raises(ValueError, match="channels must be 3 for RGB or 1 for grey, got 4"):
         open_folder(tmp_path, channels=4)

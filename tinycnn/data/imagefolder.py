@@ -59,7 +59,7 @@ class FolderSource:
         ignored: how many files of other kinds lie among them, by suffix; those that are hidden by ``"hidden"``.
 
     Raises:
-        ValueError: ``shorter`` is less than the size; ``channels`` is neither 1 nor 3.
+        ValueError: ``size`` is no height and width; ``shorter`` is less; ``channels`` is neither 1 nor 3.
         DataError: as `open_folder`.
     """
 
@@ -72,6 +72,8 @@ class FolderSource:
         channels: int = 3,
         name: str = "imagefolder",
     ) -> None:
+        if np.shape(size) != (2,) or min(size) < 1:
+            raise ValueError(f"{name}: size must be (height, width), each at least 1, got {size}")
         if shorter is not None and shorter < max(size):
             raise ValueError(f"{name}: pictures whose shorter side is {shorter} do not cover {size[0]}×{size[1]}")
         if channels not in (1, 3):
@@ -171,7 +173,7 @@ def open_folder(
         name: of the dataset.
 
     Raises:
-        ValueError: ``shorter`` is less than the size; ``channels`` is neither 1 nor 3.
+        ValueError: ``size`` is no height and width; ``shorter`` is less; ``channels`` is neither 1 nor 3.
         DataError: no such folders; fewer than two classes; a class without pictures, or that ``train`` does not know.
     """
     return FolderSource(path, split, size, shorter, channels, name)
