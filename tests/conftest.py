@@ -14,13 +14,22 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tinycnn")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _no_network_and_a_cache_of_its_own(tmp_path_factory):
-    """What the suite downloads comes from a server of its own, and nothing is left in the user's cache."""
+@pytest.fixture(autouse=True)
+def _no_network_and_a_cache_of_its_own(request, tmp_path_factory):
+    """What a test downloads comes from a server of its own; nothing is found in, or left in, the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYCNN_OFFLINE", "1")
-        patch.setenv("TINYCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # a folder that is not there: making it would cost each of thousands of tests some time
+        patch.setenv("TINYCNN_CACHE", str(tmp_path_factory.getbasetemp() / f"cache of {id(request.node):x}"))
         yield
+
+
+@pytest.fixture
+def kept_cache(tmp_path_factory, monkeypatch):
+    """A cache that tests of the real CIFAR-10 share, since unpacking that takes ten seconds."""
+    folder = tmp_path_factory.getbasetemp() / "kept cache"
+    monkeypatch.setenv("TINYCNN_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import torch
+from references import resnet
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -14,13 +18,32 @@ def test_the_example_runs_and_learns():
     assert float(names["loss"]) < 0.2
 
 
+def test_weights_go_in_and_out_as_shown(tmp_path, monkeypatch):
+    """With a file of torchvision's names: the real one is on the internet."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(resnet.ResNet(resnet.basic(), 1, (2, 2, 2, 2)).state_dict(), "resnet18-f37072fd.pth")
+    (block,) = re.findall(r"^```pycon\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    names = {"x": np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)}
+    for line in block.splitlines():
+        exec(line.removeprefix(">>> "), names)
+    assert names["left"] == ([], [])
+    assert names["features"].shape == (1, 256, 4, 4)
+    assert names["fast"](names["x"]).shape == (1, 1000)
+    assert {"conv1.weight", "layer3.1.bn2.bias"} <= set(names["frozen"])
+    assert (tmp_path / "resnet18.onnx").exists()
+
+
 def test_links_lead_somewhere():
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
 
 
-def test_the_table_names_every_model():
+def test_the_table_has_every_model():
     from tinycnn import models
 
     for name in models.names():
-        assert f"`{name}`" in README, name
+        known = models.architecture(name)
+        macs = f"{known.macs / 1e9:.3f} G" if known.macs >= 1e9 else f"{known.macs / 1e6:.2f} M"
+        paper = re.match(r".*? \d{4}", known.source)[0]
+        cells = f"`{name}`", "×".join(map(str, known.input_shape)), f"{known.parameters:,}", macs, paper
+        assert f"| {' | '.join(cells)} |" in README

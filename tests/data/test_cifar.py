@@ -476,7 +476,7 @@ def test_load_downloads_and_reads_what_came(tmp_path, toy, cache, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("TINYCNN_DATA"), reason="set $TINYCNN_DATA to a folder with CIFAR-10")
-def test_the_real_dataset():
+def test_the_real_dataset(kept_cache):
     train = data.load("cifar10", "train")
     assert train.images.shape == (50_000, 3, 32, 32)
     assert np.bincount(train.labels).tolist() == [5000] * 10
