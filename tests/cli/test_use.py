@@ -8,6 +8,7 @@ from PIL import Image
 
 from tinycnn import data, models
 from tinycnn.train import save
+from tinycnn.train.checkpoint import WEIGHTS, read, write
 
 
 def test_eval_equals_the_accuracy_that_training_reported(command, trained):
@@ -58,6 +59,33 @@ def test_eval_of_a_run_without_a_finished_epoch(command, tmp_path):
     assert command("train", "--lr", "1e9", "--optimizer", "sgd", "--out", "a run", "--quiet") == 1
     expected = "a run: no epoch is finished yet: go on with tinycnn train --resume 'a run'"
     assert command.refused("eval", "a run").endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "no dict"),
+        ("", {}),
+        ("data", ["digits"]),
+        ("classes", 10),
+        ("input_size", "32"),
+        ("input_size", [1 << 30, 1 << 30]),
+        ("image_size", [8]),
+        ("mean", ["0.1"]),
+        ("std", [0.0]),
+        ("std", [float("nan")]),
+    ],
+)
+def test_preprocessing_that_makes_no_sense(command, trained, tmp_path, name, value):
+    saved = read(trained, WEIGHTS)
+    how = {**saved.metadata["preprocessing"], name: value} if name else value
+    kept = ("tinycnn", "checksum", "preprocessing")
+    metadata = {k: v for k, v in saved.metadata.items() if k not in kept}
+    write(tmp_path / "m.safetensors", saved.arrays, {**metadata, "preprocessing": how})
+    words = "m.safetensors: damaged: how images are prepared makes no sense"
+    for arguments in (("eval",), ("export",), ("predict",)):
+        more = ("net.onnx",) if arguments == ("export",) else ("x.png",) if arguments == ("predict",) else ()
+        assert words in command.refused(*arguments, tmp_path / "m.safetensors", *more)
 
 
 def test_weights_without_preprocessing(command, tmp_path):

@@ -1,6 +1,8 @@
 """Files are there whole or not at all."""
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -77,3 +79,14 @@ def test_an_error_names_the_file_that_was_meant(tmp_path):
     with pytest.raises(OSError, match=r"result.json") as caught:
         files.write_bytes(tmp_path / "missing" / "result.json", b"")
     assert caught.value.filename == str(tmp_path / "missing" / "result.json")
+
+
+def test_what_is_no_file_is_left_alone(tmp_path):
+    """A rename over /dev/null would take it away from everybody, if root did it."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match="no file: name another") as caught:
+            files.write_bytes(tmp_path / name, b"new")
+        assert caught.value.filename == str(tmp_path / name)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

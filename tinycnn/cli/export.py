@@ -49,7 +49,7 @@ def export(
 def _network(name: str) -> tuple[Any, dict[str, Any], str | None]:
     """Return the network that is meant; of a trained one, how images were prepared for it and the file of weights."""
     from .. import models
-    from ..train.checkpoint import WEIGHTS, build, read
+    from ..train.checkpoint import WEIGHTS, build, preprocessing_of, read
 
     if name in models.names():
         words = f"{name} is written with new weights, which know nothing: name a run or a checkpoint for trained ones"
@@ -59,7 +59,8 @@ def _network(name: str) -> tuple[Any, dict[str, Any], str | None]:
     if not Path(name).exists() and Path(name).name == name and not Path(name).suffix:
         models.architecture(name)  # which does not exist either, and says what is near
     saved = read(Path(name), WEIGHTS)
-    return build(saved), {k: v for k, v in saved.metadata.items() if k == "preprocessing"}, str(saved.path)
+    how = {"preprocessing": preprocessing_of(saved)} if "preprocessing" in saved.metadata else {}
+    return build(saved), how, str(saved.path)
 
 
 def _shape(text: str) -> tuple[int, ...]:

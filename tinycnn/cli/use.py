@@ -84,7 +84,7 @@ def evaluate(
 def _load(path: Path, device: str, threads: int | None) -> tuple[Any, dict[str, Any]]:
     """Return the network, on its device, and the checkpoint's metadata, which must say how images are prepared."""
     from ..backend import resolve_device
-    from ..train.checkpoint import WEIGHTS, CheckpointError, build, read
+    from ..train.checkpoint import WEIGHTS, CheckpointError, build, preprocessing_of, read
 
     if threads is not None:
         parallel.set_num_threads(threads)
@@ -93,8 +93,7 @@ def _load(path: Path, device: str, threads: int | None) -> tuple[Any, dict[str, 
         command = f"tinycnn train --resume {shlex.quote(str(path))}"
         raise CheckpointError(f"{path}: no epoch is finished yet: go on with {command}")
     saved = read(path, WEIGHTS)
-    if "preprocessing" not in saved.metadata:
-        raise CheckpointError(f"{saved.path}: does not say how images are prepared: use one that tinycnn train wrote")
+    preprocessing_of(saved)
     return build(saved).to(device), saved.metadata
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,42 @@ def _fill(model: Layer, checkpoint: Checkpoint) -> None:
         named = describe(checkpoint.metadata.get("architecture"))
         detail = str(error).replace(str(model), "the network") if "\n" in str(model) else str(error)
         raise CheckpointError(f"{checkpoint.path}: its weights are not those of {named}: {detail}") from None
+
+
+def preprocessing_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return how images are prepared for the network in a checkpoint that a training run wrote.
+
+    Raises:
+        CheckpointError: the file does not say, or says what cannot be.
+    """
+    if "preprocessing" not in checkpoint.metadata:
+        raise CheckpointError(
+            f"{checkpoint.path}: does not say how images are prepared: use one that tinycnn train wrote"
+        )
+    how = checkpoint.metadata["preprocessing"]
+    rules: dict[str, Callable[[Any], bool]] = {
+        "data": lambda v: isinstance(v, str),
+        "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+        **dict.fromkeys(("image_size", "input_size"), lambda v: _numbers(v, int, 1) and len(v) == 2),
+        "mean": lambda v: _numbers(v, (int, float), -math.inf),
+        "std": lambda v: _numbers(v, (int, float), 1e-6),
+    }
+    for name, fits in rules.items():
+        if not isinstance(how, dict) or not fits(how.get(name)):
+            raise CheckpointError(
+                f"{checkpoint.path}: damaged: how images are prepared makes no sense ({name}): take another copy"
+            )
+    return how
+
+
+def _numbers(value: object, kind: Any, least: float) -> bool:
+    """Whether this is a list of a few numbers of some kind, none below the least."""
+    largest = 1 << 14  # pixels along one side, more than any network's
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= largest
+        and all(isinstance(v, kind) and not isinstance(v, bool) and least <= v <= largest for v in value)
+    )
 
 
 def describe(architecture: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,12 @@ def write_chunks(path: Path, chunks: Iterable[Buffer]) -> None:
     The bytes go to a temporary name in the same folder, are pushed to the disk, and only then take the name: a
     rename within a folder is atomic.  A process killed on the way leaves the temporary file, and the next
     write of the same name overwrites it.
+
+    Raises:
+        OSError: it cannot be written, or something that is no file, such as a folder or /dev/null, has the name.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "there is something that is no file: name another", str(path))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
