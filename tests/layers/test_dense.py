@@ -185,9 +185,12 @@ def test_frozen_layers_at_the_bottom_do_nothing(monkeypatch):
     part.require_dx(False)
     backward, worked = Conv2d.backward, []
     monkeypatch.setattr(Conv2d, "backward", lambda self, dy: (worked.append(self.path), backward(self, dy))[1])
+    norm_backward, added_to = dense.norm_relu_backward, []
+    monkeypatch.setattr(dense, "norm_relu_backward", lambda *args: (added_to.append(args[6]), norm_backward(*args))[1])
     part(x)
     assert part.backward(dy) is None
     assert sorted(worked) == [f"denselayer{i}.conv{j}" for i in (3, 4) for j in (1, 2)]
+    assert [dx is None for dx in added_to] == [False, True]  # the fourth layer tells the third, which tells nobody
     whole(x)
     whole.backward(dy)
     for (name, p), q in zip(part.named_parameters(), whole.parameters(), strict=True):

@@ -52,6 +52,8 @@ Where layers norm with running statistics, qᵢ = rᵢ = 0.
 
 The second line is quadratic in L.  With ``checkpointed=True`` a layer keeps nothing of the last two: backward does its
 forward again, but for the last convolution, whose output nobody needs, and one layer's share is all there is at a time.
+(G, as large as y, is there during backward only; in 16 bits it is float32.)  For the four blocks of DenseNet-201 and 16
+images of 224² in float32 the three lines are 0.10, 1.03 and 0.60 GiB; `tinycnn.models.densenet` has measurements.
 
 Sources: Huang, Liu, van der Maaten & Weinberger 2017, "Densely connected convolutional networks", section 3; the
 recomputation, Pleiss et al. 2017, "Memory-efficient implementation of DenseNets".
