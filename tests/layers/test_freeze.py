@@ -9,6 +9,7 @@ from helpers import relative_error, stirred
 from tinycnn import BatchNorm2d, Conv2d, Dropout, Flatten, LayerError, Linear, ReLU, Residual, Sequential, optim
 from tinycnn.layers.base import Layer
 from tinycnn.layers.freeze import frozen_parts, restore_frozen
+from tinycnn.layers.watch import restored
 from tinycnn.models import create, resnet_cifar
 
 LOWER = ("conv1", "bn1", "layer1.*")
@@ -227,6 +228,15 @@ def test_thawed_layers_are_in_the_mode_of_the_others(mode):
     model.unfreeze("bn1")
     assert model.bn1.training is model.conv1.training is (mode == "train")
     assert not model.drop.training
+
+
+def test_a_look_between_freezing_and_thawing_leaves_the_mode():
+    model = small()
+    model.freeze("bn1")
+    with restored(model):
+        model.eval()
+    model.unfreeze()
+    assert model.bn1.training
 
 
 def test_everything_but_the_head():
