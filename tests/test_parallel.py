@@ -37,14 +37,18 @@ def test_pieces_of_images_are_all_rows_once(N, rows, row_bytes, shared):
     assert (met == 1).all()
 
 
-def test_images_are_cut_into_bands_where_there_are_too_few():
-    count = {(N, mib): len(parallel.slice_images(N, 100, mib << 20 >> 4)) for N in (1, 2, 8, 64) for mib in (0, 1, 8)}
-    assert [count[N, 0] for N in (1, 2, 8, 64)] == [1] * 4
-    assert count[1, 1] == 4
-    assert count[8, 1] == 32
-    assert [images for images, _ in parallel.slice_images(2, 100, 1 << 17)] == [slice(0, 1)] * 8 + [slice(1, 2)] * 8
-    assert parallel.slice_images(64, 7, 1 << 10) == [(slice(0, 64), slice(0, 7))]
-    assert len(parallel.slice_images(1, 100, 1 << 20, 50 << 20)) == 2, "no smaller than what all touch"
+def test_images_are_cut_into_bands_where_they_are_few_and_large():
+    def cut(N, image_mib, shared_mib=0):
+        pieces = parallel.slice_images(N, 64, image_mib << 20 >> 6, shared_mib << 20)
+        return sorted({(s.stop - s.start, b.stop - b.start) for s, b in pieces})
+
+    assert (cut(1, 0), cut(64, 0)) == ([(1, 64)], [(64, 64)])
+    assert cut(1, 6) == [(1, 32)], "two bands, of 3 MiB"
+    assert cut(1, 60) == [(1, 4)], "16, of 3.75 MiB"
+    assert cut(2, 12) == [(1, 16)]
+    assert cut(8, 3) == [(1, 64)], "eight images are work enough for all"
+    assert cut(64, 1) == [(2, 64)]
+    assert cut(1, 60, shared_mib=40) == [(1, 32)], "no smaller than what all touch"
 
 
 def test_slices_do_not_depend_on_threads():

@@ -40,6 +40,9 @@ SERIAL_BYTES = 1 << 20
 BUFFER_SIZE = 1024
 """Elements that NumPy's ufuncs copy at a time where operands are strided or broadcast; 8 times as many, the default,
 fall out of the L1 cache (7 % of a ResNet-20 step)."""
+BAND = 2
+"""So many times more is touched in a band of a single image: where threads share one, waiting for Python's lock between
+two operations costs more than what falls out of a cache."""
 LANES = 8
 """Number of partial sums of a reduction; also the granularity in which slices are counted."""
 
@@ -233,7 +236,6 @@ def slice_batch(N: int, item_bytes: int, shared_bytes: int = 0) -> list[slice]:
 
 
 def _pieces(total: int, shared_bytes: int) -> int:
-    """Return into how many pieces to cut work that touches ``total`` bytes."""
     if total < SERIAL_BYTES:
         return 1
     count = 2
@@ -250,8 +252,8 @@ def _even(N: int, count: int) -> list[slice]:
 
 
 def slice_images(N: int, rows: int, row_bytes: int, shared_bytes: int = 0) -> list[tuple[slice, slice]]:
-    """Cut N images into (slice of images, slice of their rows): as `slice_batch` does, and where that makes slices
-    of one image which are still too large, or fewer than threads could share, into bands of rows.
+    """Cut N images into (slice of images, slice of their rows): as `slice_batch` does; and where that makes slices of
+    one image, which may still be too large, or too few to share, each into large bands (`BAND`).
 
     Args:
         N: images.
@@ -259,9 +261,11 @@ def slice_images(N: int, rows: int, row_bytes: int, shared_bytes: int = 0) -> li
         row_bytes: bytes of memory that working on one row touches.
         shared_bytes: bytes that every piece touches, whatever its size.
     """
-    pieces = _pieces(N * rows * row_bytes, shared_bytes)
-    bands = _even(rows, -(-pieces // max(N, 1)))
-    return [(images, band) for images in _even(N, pieces) for band in bands]
+    total = N * rows * row_bytes
+    slices = _even(N, _pieces(total, shared_bytes))
+    single = len(slices) == N > 0
+    bands = _even(rows, -(-_pieces(total, max(shared_bytes, BAND * SLICE_BYTES)) // N) if single else 1)
+    return [(images, band) for images in slices for band in bands]
 
 
 def _run(tasks: Sequence[Callable[[], None]]) -> None:

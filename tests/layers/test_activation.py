@@ -180,3 +180,11 @@ def test_repr():
     assert repr(Softplus(beta=2.0)) == "Softplus(beta=2.0, threshold=20.0)"
     assert repr(GELU("tanh")) == "GELU(approximate='tanh')"
     assert repr(Softmax()) == "Softmax(dim=1)"
+
+
+def test_a_single_image_is_cut_too(monkeypatch):
+    pieces, run = [], parallel._run
+    monkeypatch.setattr(parallel, "_run", lambda tasks: (pieces.append(len(tasks)), run(tasks)))
+    x = np.random.default_rng(0).standard_normal((1, 64, 112, 112), np.float32)
+    np.testing.assert_array_equal(ReLU()(x), np.maximum(x, 0))
+    assert min(pieces) >= 2

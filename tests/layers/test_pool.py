@@ -393,3 +393,25 @@ def test_repr_leaves_defaults_out():
     assert repr(AdaptiveAvgPool2d((None, 3))) == "AdaptiveAvgPool2d((None, 3))"
     assert repr(AdaptiveAvgPool2d(2)) == "AdaptiveAvgPool2d(2)"
     assert repr(GlobalAvgPool2d()) == "GlobalAvgPool2d()"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (5, 2), "stride": (1, 3), "padding": (2, 0), "ceil_mode": True},
+        {"kernel_size": 3, "stride": 2, "dilation": (4, 1), "ceil_mode": True},
+    ],
+    ids=str,
+)
+def test_a_single_image_is_cut_into_bands(options, monkeypatch):
+    pieces, run = [], parallel._run
+    monkeypatch.setattr(parallel, "_run", lambda tasks: (pieces.append(len(tasks)), run(tasks)))
+    monkeypatch.setattr(parallel, "SERIAL_BYTES", 1)
+    monkeypatch.setattr(parallel, "SLICE_BYTES", 64)
+    x = np.random.default_rng(0).standard_normal((1, 3, 31, 17))
+    y = MaxPool2d(**options).eval()(x)
+    wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x), **options).numpy()
+    np.testing.assert_array_equal(y, wanted)
+    assert max(pieces) > 8

@@ -53,7 +53,7 @@ from .base import Layer, LayerError
 class Activation(Layer):
     """Base of the activations.  A subclass is two formulas, `value` and `gradient`, for one slice of the batch.
 
-    Both get arrays in memory order, (n, H, W, C) for images, and write their last argument.
+    Both get arrays in memory order, rows of pixels (n, W, C) for images (`memory`), and write their last argument.
 
     Attributes:
         saves_output: whether ``gradient`` works from y rather than from x.
@@ -64,6 +64,11 @@ class Activation(Layer):
     saves_output = False
     scratch_arrays = 0
     has_kink = False
+
+    @staticmethod
+    def memory(x: Array) -> Array:
+        """Return the view of ``x`` whose first axis is cut."""
+        return in_rows(x)
 
     def value(self, x: Array, y: Array) -> None:
         """Write f(x) into ``y``."""
@@ -94,8 +99,8 @@ class Activation(Layer):
         return [saved > 0 for saved in self._saved or () if self.has_kink]
 
     def _in_slices(self, formula: Callable[..., None], *arrays: Array) -> None:
-        """Call ``formula`` with a slice of every array, for each slice of the batch."""
-        first, *_ = arrays = tuple(in_memory_order(a) for a in arrays)
+        """Call ``formula`` with a slice of every array, for each slice of the batch, or of an image."""
+        first, *_ = arrays = tuple(self.memory(a) for a in arrays)
         item_bytes = (len(arrays) + self.scratch_arrays) * first.nbytes // max(len(first), 1)
         each_slice(lambda s: formula(*(a[s] for a in arrays)), first, item_bytes)
 
@@ -103,6 +108,14 @@ class Activation(Layer):
 def in_memory_order(x: Array) -> Array:
     """Return ``x`` as it lies in memory, a view: images as (N, H, W, C)."""
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x  # (N, C, H, W) -> (N, H, W, C)
+
+
+def in_rows(x: Array) -> Array:
+    """Return ``x`` as it lies in memory, a view: images as rows of pixels, so that a single one can be cut too."""
+    if x.ndim != 4:
+        return x
+    x = in_memory_order(x)
+    return x.reshape(len(x) * x.shape[1], *x.shape[2:])  # (N, H, W, C) -> (N·H, W, C)
 
 
 class ReLU(Activation):
@@ -306,6 +319,11 @@ class Softmax(Activation):
     def gradient(self, dy: Array, saved: Array, dx: Array) -> None:
         """Write y·(dy − Σ dy·y) into ``dx``."""
         formulas.softmax_backward(dy, saved, self._axis(dy.ndim), dx)
+
+    @staticmethod
+    def memory(x: Array) -> Array:
+        """Return the view of ``x`` whose first axis is cut: with all axes."""
+        return in_memory_order(x)
 
     def _axis(self, rank: int) -> int:
         """Return the axis `dim` in memory order."""

@@ -32,7 +32,7 @@ from typing import cast
 from ..backend import Array, array_module
 from ..kernels.activation import add
 from ..parallel import each_slice
-from .activation import in_memory_order
+from .activation import in_rows
 from .base import Layer, LayerError
 from .batchnorm import BatchNormReLU2d
 from .shape import Identity
@@ -372,8 +372,8 @@ class Checkpointed(Layer):
 def _sum(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, slice by slice, in ``out`` if it is given."""
     out = array_module(a).empty_like(a) if out is None else out
-    x, y, z = map(in_memory_order, (a, b, out))
-    each_slice(lambda s: add(x[s], y[s], z[s]), x, 3 * a.nbytes // max(len(a), 1))
+    x, y, z = map(in_rows, (a, b, out))
+    each_slice(lambda s: add(x[s], y[s], z[s]), x, 3 * a.nbytes // max(len(x), 1))
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array, array_module
 from ..kernels import activation as formulas
 from ..parallel import each_slice
-from .activation import in_memory_order
+from .activation import in_rows
 from .base import Layer, LayerError
 
 
@@ -55,8 +55,8 @@ class Scale(Layer):
 
     def _times(self, x: Array) -> Array:
         y = array_module(x).empty_like(x)
-        source, target = in_memory_order(x), in_memory_order(y)
-        item_bytes = 2 * x.nbytes // max(len(x), 1)
+        source, target = in_rows(x), in_rows(y)
+        item_bytes = 2 * x.nbytes // max(len(source), 1)
         each_slice(lambda s: formulas.scale(source[s], self.factor, target[s]), source, item_bytes)
         return y
 

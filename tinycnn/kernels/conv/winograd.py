@@ -49,10 +49,10 @@ against 9.  Evaluating and interpolating take about 700 + 500 FLOP per tile and 
 m = 2), so that it pays from some 64 channels on.  Where m does not divide the size of the output, the last
 tiles are computed in full.  Memory: V and M have t²/m² times the numbers of x and y, U has t²/9 times those of w.
 
-**How the work is cut.**  Where tiles are many, the batch is cut, as everywhere.  Where they are few and the weights
-large (512 channels on 4×4 pixels), every slice would read all of U, which is larger than any cache.  There the
-weights are cut: V is made once for the whole batch, and a slice is some of the filters, whose U is made, used once
-and forgotten; backward, some of the input channels.
+**How the work is cut.**  Where tiles are many, the batch is cut, as everywhere, and forward a single image into bands
+of tile rows.  Where they are few and the weights large (512 channels on 4×4 pixels), every slice would read all of U,
+which is larger than any cache.  There the weights are cut: V is made once for the whole batch, and a slice is some of
+the filters, whose U is made, used once and forgotten (or read, where it is kept); backward, some of the input channels.
 
 **Accuracy.**  F(2×2) is exact on small integers, since A and B hold 0 and ±1, and G halves.  Larger tiles need
 more points, and powers of those spread: the sums in B and A cancel digits that float32 does not have to spare.
@@ -183,9 +183,9 @@ def convolve_by_images(x: Array, filters: NewPoints | KeptPoints, plan: Plan, y:
         to_points(x[images], plan.B.T, inputs, V)
         pixels = multiply_points(V, U, finish.b, plan)
         put_tiles(pixels, outputs, y[images])
-        finish_rows(images, slice(band.start * m, min(band.stop * m, y.shape[1])))
+        finish_rows(images, slice(band.start * m, band.stop * m))
 
-    each_band(some_rows, x, TH, TW * (C + OC) * plan.tile_bytes, LARGER * SLICE_BYTES)
+    each_band(some_rows, x, TH, TW * (C + OC) * plan.tile_bytes, max(LARGER * SLICE_BYTES, U.nbytes))
 
 
 def convolve_by_filters(x: Array, filters: NewPoints | KeptPoints, plan: Plan, y: Array, finish: Finish) -> None:
