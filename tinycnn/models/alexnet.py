@@ -37,9 +37,11 @@ import numpy as np
 
 from ..initializers import normal
 from ..layers import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, Sequential
+from .arguments import checked
 from .network import Architecture, Network
 
 
+@checked
 def alexnet(
     num_classes: int = 1000,
     in_channels: int = 3,
@@ -77,6 +79,7 @@ def alexnet(
     )
 
 
+@checked
 def alexnet_2012(
     num_classes: int = 1000,
     in_channels: int = 3,

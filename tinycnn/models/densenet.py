@@ -63,12 +63,14 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 
 LAYERS = {121: (6, 12, 24, 16), 161: (6, 12, 36, 24), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
 """Layers of the four blocks, by depth."""
 
 
+@checked
 def densenet(
     depth: int,
     num_classes: int = 1000,
@@ -109,6 +111,7 @@ def densenet(
     return _network({**stem, **body, "norm5": BatchNormReLU2d(C)}, C, num_classes, rng)
 
 
+@checked
 def densenet_cifar(
     depth: int,
     num_classes: int = 10,

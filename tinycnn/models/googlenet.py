@@ -74,6 +74,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .arguments import checked
 from .heads import NetworkWithHeads
 from .network import Architecture
 
@@ -143,6 +144,7 @@ class Form(NamedTuple):
     response_norms: bool
 
 
+@checked
 def googlenet(
     num_classes: int = 1000,
     in_channels: int = 3,
@@ -170,6 +172,7 @@ def googlenet(
     return _network(form, trunk, num_classes, aux_heads, dropout, aux_dropout, rng)
 
 
+@checked
 def googlenet_2014(
     num_classes: int = 1000,
     in_channels: int = 3,

@@ -63,6 +63,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 
 Size: TypeAlias = int | tuple[int, int]
@@ -71,6 +72,7 @@ Step: TypeAlias = tuple[int, Size] | tuple[int, Size, int] | tuple[int, Size, in
 """Of a branch: output channels, kernel, stride and padding of a convolution."""
 
 
+@checked
 def inception_v4(
     num_classes: int = 1000,
     in_channels: int = 3,
@@ -116,6 +118,7 @@ def inception_v4(
     )
 
 
+@checked
 def inception_resnet_v2(
     num_classes: int = 1000,
     in_channels: int = 3,

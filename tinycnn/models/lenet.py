@@ -16,9 +16,11 @@ from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from ..layers.base import Layer, LayerError
 from ..layers.conv import check_fits, conv2d_backward, conv2d_backward_bias, conv2d_forward, taken
 from ..parameter import Parameter, channels_last
+from .arguments import checked
 from .network import Architecture, Network
 
 
+@checked
 def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Network:
     """LeNet-5 with today's parts: dense second convolution, ReLU, max-pooling, linear output.
 
@@ -49,6 +51,7 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Genera
     )
 
 
+@checked
 def lenet5_1998(num_classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator | None = None) -> Network:
     """LeNet-5 as published: sparse C3, trainable subsampling, scaled tanh, RBF output against drawn digits.
 

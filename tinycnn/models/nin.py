@@ -34,11 +34,13 @@ import numpy as np
 from ..initializers import normal
 from ..layers import AvgPool2d, Conv2d, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 
 _wide, _narrow = partial(normal, std=0.05), partial(normal, std=0.01)
 
 
+@checked
 def nin_cifar(
     num_classes: int = 10, in_channels: int = 3, *, dropout: float = 0.5, rng: np.random.Generator | None = None
 ) -> Network:
@@ -74,6 +76,7 @@ def nin_cifar(
     )
 
 
+@checked
 def nin_imagenet(
     num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.5, rng: np.random.Generator | None = None
 ) -> Network:

@@ -50,10 +50,12 @@ import numpy as np
 
 from ..layers import BatchNormReLU2d, Dropout, Residual, Sequential
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 from .resnet import Place, Rng, Shortcut, Where, conv, network, stages, way_past
 
 
+@checked
 def preact_resnet(
     depth: int,
     num_classes: int = 10,

@@ -11,6 +11,7 @@ from ..layers.base import Layer
 from ..messages import nearest
 from . import lenet, preact, resnet, resnet_cifar, resnext, stochastic, wide
 from .alexnet import ARCHITECTURES as ALEXNET
+from .arguments import plain
 from .densenet import ARCHITECTURES as DENSENET
 from .googlenet import ARCHITECTURES as GOOGLENET
 from .inception import ARCHITECTURES as INCEPTION
@@ -87,5 +88,5 @@ def create(
     channels = known.input_shape[0] if in_channels is None else in_channels
     rng = np.random.default_rng(seed) if initialize else NoDraws(seed)
     model = known.build(classes, channels, rng=rng, **options)
-    model.architecture = {"name": name, "num_classes": classes, "in_channels": int(channels), **options}
+    model.architecture = plain({"name": name, "num_classes": classes, "in_channels": channels, **options})
     return model

@@ -64,6 +64,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 
 Shortcut: TypeAlias = Literal["A", "B"]
@@ -239,6 +240,7 @@ def network(parts: Mapping[str, Layer], C: int, num_classes: int, rng: Rng, init
 # ---- the networks ------------------------------------------------------------------------------------------
 
 
+@checked
 def basic_resnet(
     counts: Sequence[int],
     num_classes: int = 1000,
@@ -273,6 +275,7 @@ def basic_resnet(
     return _imagenet(block, width, 1, counts, num_classes, in_channels, checkpointed, rng)
 
 
+@checked
 def bottleneck_resnet(
     counts: Sequence[int],
     num_classes: int = 1000,

@@ -37,10 +37,12 @@ import numpy as np
 
 from ..layers import BatchNormReLU2d
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 from .resnet import Place, Rng, Where, basic_block, cifar_stem, network, stages, two_convolutions
 
 
+@checked
 def resnet_cifar(
     depth: int,
     num_classes: int = 10,

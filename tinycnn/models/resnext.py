@@ -37,10 +37,12 @@ from functools import partial
 
 import numpy as np
 
+from .arguments import checked
 from .network import Architecture, Network
 from .resnet import Rng, bottleneck, bottleneck_resnet, cifar_stem, network, stages
 
 
+@checked
 def resnext_cifar(
     depth: int,
     groups: int,

@@ -32,11 +32,13 @@ import numpy as np
 
 from ..layers import BatchNorm2d, ReLU, Residual, Sequential, StochasticBranch
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 from .resnet import Place, Rng, Shortcut, Where, two_convolutions, way_past
 from .resnet_cifar import blocks_per_stage, cifar_network
 
 
+@checked
 def stochastic_resnet(
     depth: int,
     num_classes: int = 10,

@@ -47,6 +47,7 @@ from ..layers import (
     Sequential,
 )
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -55,6 +56,7 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 1
 _he = partial(he_normal, mode="fan_out")
 
 
+@checked
 def vgg(
     depth: int,
     num_classes: int = 1000,
@@ -97,6 +99,7 @@ def vgg(
     )
 
 
+@checked
 def vgg_cifar(
     depth: int,
     num_classes: int = 10,

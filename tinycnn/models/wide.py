@@ -38,11 +38,13 @@ import numpy as np
 from ..initializers import default_uniform
 from ..layers import BatchNormReLU2d, Sequential
 from ..layers.base import Layer
+from .arguments import checked
 from .network import Architecture, Network
 from .preact import preact_basic
 from .resnet import Place, Rng, conv, network, stages
 
 
+@checked
 def wide_resnet(
     depth: int,
     widen: int,
