@@ -115,12 +115,23 @@ def test_unreadable_files_are_named_and_counted(tmp_path):
 TWO = {"train/a/1.png": b"", "train/b/1.png": b""}
 
 
+@pytest.mark.parametrize("called", ["val", "valid", "validation"])
+@pytest.mark.parametrize("split", ["val", "valid", "validation"])
+def test_pictures_to_validate_on_beside_those_to_test_on(tmp_path, called, split):
+    folder = written(tmp_path, TWO | {f"{called}/a/2.png": b"", "test/b/3.png": b""})
+    for asked, file in ((split, f"{called}/a/2.png"), ("test", "test/b/3.png")):
+        (found,) = open_folder(folder, asked).files
+        assert found == folder / file
+
+
 @pytest.mark.parametrize(
     ("files", "split", "message"),
     [
         ({"notes.txt": b""}, "train", "no folder train in .*: it should hold a folder for each class"),
         ({"a/notes.txt": b"", "b/c/d/1.png": b""}, "train", "no folder train in "),
-        (TWO, "test", "no folder test or val or valid in "),
+        (TWO, "test", "no folder test or val or valid or validation in "),
+        (TWO | {"test/a/1.png": b""}, "val", "no folder val or valid or validation in "),
+        ({"a/1.png": b"", "a/2.png": b"", "b/1.png": b"", "b/2.png": b""}, "dev", "no folder dev in "),
         (TWO, "all", "no folder all in "),
         (TWO | {"val/c/1.png": b""}, "test", "val: there are no training images of c"),
         (TWO | {"val/1.png": b""}, "test", "val: it has no folders of classes"),

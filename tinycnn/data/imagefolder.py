@@ -3,9 +3,9 @@
     photos/train/ants/0013035.jpg …       photos/val/ants/10308379.jpg …
     photos/train/bees/1092977343.jpg …    photos/val/bees/1032546534.jpg …
 
-A class is called as its folder; classes and files come in alphabetical order.  ``val`` may be called ``test``, and all
-of it may lie in one more folder (as in most archives).  Where there is no ``train``, only a folder for each class, a
-fifth of every class are the test images, always the same.
+A class is called as its folder; classes and files come in alphabetical order.  ``val`` may be called ``valid``,
+``validation`` or ``test``, and all of it may lie in one more folder (as in most archives).  Where there is no
+``train``, only a folder for each class, a fifth of every class are the test images, always the same.
 
 Every picture is brought to one size: its shorter side is resized and the middle cut out.  It becomes RGB or grey,
 whatever it is (palette, CMYK, transparent: on white), and is turned as its EXIF orientation says.  Hidden files and
@@ -35,7 +35,8 @@ from .transforms import Normalize
 HYMENOPTERA = Origin(
     "hymenoptera", "https://download.pytorch.org/tutorial/hymenoptera_data.zip", ("hymenoptera", "hymenoptera_data", "")
 )
-FOLDERS = {"train": ("train",), "test": ("test", "val", "valid")}
+_HELD_OUT = ("val", "valid", "validation")
+FOLDERS = {"train": ("train",), "test": ("test", *_HELD_OUT), **dict.fromkeys(_HELD_OUT, _HELD_OUT)}
 """What the folder of a split may be called."""
 TEST_FRACTION, SPLIT_SEED = 0.2, 0
 """Of a folder that is not split: everybody's test images are the same."""
@@ -165,7 +166,8 @@ def open_folder(
 
     Args:
         path: the folder, or zip file, that holds ``train`` and ``val`` (or ``test``), or folders of classes.
-        split: ``"train"`` or ``"test"``; ``"all"`` of a folder that is not split.
+        split: ``"train"`` or ``"test"``, which stands for ``val`` where there is no folder ``test``; ``"val"``, however
+            that is spelt, where there may be both; ``"all"`` of a folder that is not split.
         size: (H, W) of the images returned.
         shorter: what the shorter side is resized to before; by default the picture just covers (H, W).  256 for
             (224, 224) is how published weights were measured.
@@ -281,6 +283,7 @@ def _listing(root: Place, split: str, name: str) -> tuple[tuple[str, ...], list[
         classes = _classes(whole, name)
         files, labels, ignored = _pictures(whole, classes, name)
         if split != "all":
+            _needed(whole if split in FOLDERS else None, split, root, name)
             kept = _split_of(labels, split, whole, name)
             files, labels = [files[i] for i in kept], labels[kept]
         return classes, files, labels, ignored
