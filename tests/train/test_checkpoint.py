@@ -116,6 +116,8 @@ def test_a_network_that_cannot_be_rebuilt_is_not_saved(tmp_path):
     layer = models.create("lenet5")["conv1"]
     with pytest.raises(ValueError, match="no attribute 'architecture'"):
         save(layer, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"Network was fused, .*: save the network it was made from"):
+        save(models.create("resnet20").fuse(), tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 
 

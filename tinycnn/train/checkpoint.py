@@ -24,6 +24,7 @@ import numpy as np
 from .. import __version__, models
 from ..backend import Array
 from ..layers import Layer, LayerError
+from ..layers.fused import FusedConv2d, FusedResidual
 from ..layers.state import arrays_of
 from .mapped import CheckpointError, PathLike, Weights
 from .tensors import parts_of, read_tensors, write_tensors
@@ -63,9 +64,14 @@ def save(model: Layer, path: PathLike, **metadata: Any) -> None:
         metadata: anything else to keep that JSON can say.
 
     Raises:
-        ValueError: the network does not know its architecture.
+        ValueError: the network does not know its architecture, or was fused.
         OSError: the file cannot be written.
     """
+    if any(isinstance(layer, FusedConv2d | FusedResidual) for layer in model.layers()):
+        raise ValueError(
+            f"{type(model).__name__} was fused, and cannot be rebuilt from a file: save the network it was made from, "
+            "and fuse that again once it is loaded"
+        )
     if not hasattr(model, "architecture"):
         raise ValueError(
             f"{type(model).__name__} has no attribute 'architecture', so it could not be rebuilt from a file: make it "
