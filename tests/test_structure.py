@@ -23,6 +23,7 @@ ROOMS = [
     ["losses", "optim", "data"],
     ["models"],
     ["gradcheck", "contract"],
+    ["evaluation"],
     ["train"],
     ["interop"],
     ["cli"],
@@ -33,7 +34,7 @@ ONLY = {
     "kernels": {"backend", "parallel"},
     "losses": {"backend", "kernels"},
     "optim": {"parameter", "parallel", "backend", "kernels"},
-    "data": {"backend", "parameter", "kernels"},
+    "data": {"backend", "parallel", "parameter", "kernels"},
     "models": {"layers", "parameter", "initializers", "backend", "kernels"},
 }
 
