@@ -126,3 +126,10 @@ def assert_same_step(a, b, x, seed=0):
         steps.append({"y": y, "dx": dx, **{name: p.grad for name, p in model.named_parameters()}, **model.state_dict()})
     for name, value in steps[0].items():
         np.testing.assert_array_equal(steps[1][name], value, err_msg=name)
+
+
+def images(seed, shape, mean=0.0):
+    """Images whose channels differ in mean and scale."""
+    rng = np.random.default_rng(seed)
+    scale, offset = rng.uniform(0.3, 3, (2, 1, shape[1], 1, 1))
+    return mean + offset + scale * rng.standard_normal(shape)

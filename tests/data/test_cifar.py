@@ -1,46 +1,21 @@
 import dataclasses
 import hashlib
-import io
 import os
-import pickle
 import shutil
-import struct
 import tarfile
 
 import numpy as np
 import pytest
+from cifar_files import python2_batch, write_archive
 from helpers import is_channels_last
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tinycnn import data
 from tinycnn.data import DataError, cifar, registry
-from tinycnn.data.cifar import CIFAR10, CIFAR100, parse_batch, parse_records
+from tinycnn.data.cifar import CIFAR10
 
 BATCHES, FOLDER = CIFAR10.python.batches, CIFAR10.python.folder
 
 TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
-
-
-def python2_batch(x: np.ndarray, labels: list[int], key: bytes = b"labels", **others: list[int]) -> bytes:
-    """The pickle that Python 2's NumPy writes for {'data': x, 'labels': labels}, opcode by opcode."""
-
-    def text(s: bytes) -> bytes:
-        return b"U" + bytes([len(s)]) + s
-
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text(b"b") + b"tR"
-    dtype = (
-        b"cnumpy\ndtype\n("
-        + text(b"u1")
-        + b"K\x00K\x01tR(K\x03"
-        + text(b"|")
-        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    )
-    shape = b"(J" + struct.pack("<i", x.shape[0]) + b"J" + struct.pack("<i", x.shape[1]) + b"t"
-    state = b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<i", x.nbytes) + x.tobytes() + b"tb"
-    lists = {key: labels} | {name.encode(): values for name, values in others.items()}
-    items = (text(name) + b"](" + b"".join(b"K" + bytes([k]) for k in values) + b"e" for name, values in lists.items())
-    return b"\x80\x02}(" + text(b"data") + array + state + b"".join(items) + b"u."
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +47,6 @@ def binary(arrays) -> dict[str, bytes]:
         f"{name}.bin": b"".join(bytes([k]) + row.tobytes() for row, k in zip(x, y, strict=True))
         for name, (x, y) in arrays.items()
     }
-
-
-def write_archive(path, files: dict[str, bytes], mode: str, folder: str = FOLDER) -> None:
-    with tarfile.open(path, mode) as archive:
-        for name, raw in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(raw)
-            archive.addfile(member, io.BytesIO(raw))
 
 
 def check(dataset, arrays, names) -> None:
@@ -181,39 +148,6 @@ def test_one_changed_bit_and_a_missing_batch(tmp_path, toy):
     with pytest.raises(DataError, match="data_batch_3: cannot be read"):
         data.load("cifar10", "train", tmp_path)
     assert "no cifar-10-batches-py/test_batch or cifar-10-python.tar.gz" in refusal(tmp_path, "test")
-
-
-X = np.zeros((2, 3072), np.uint8)
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        {b"data": X},
-        {b"labels": [1, 2]},
-        {b"data": X, b"labels": [1, True]},
-        {b"data": X, b"labels": [1, 10]},
-        {b"data": X, b"labels": [1, -1]},
-        {b"data": X, b"labels": [1, 2.0]},
-        {b"data": X, b"labels": (1, 2)},
-        {b"data": X.astype(np.float32), b"labels": [1, 2]},
-        {b"data": X[:, :-1], b"labels": [1, 2]},
-        {b"data": X.reshape(2, 3, 32, 32), b"labels": [1, 2]},
-        {b"data": b"", b"labels": []},
-        {b"data": X, b"fine_labels": [1, 2]},
-        [X, [1, 2]],
-        None,
-    ],
-)
-def test_pickles_that_are_no_batch(batch):
-    with pytest.raises(DataError, match=r"^f: not a batch of cifar10: expected"):
-        parse_batch(pickle.dumps(batch, 4), "f", CIFAR10.labels["fine"], CIFAR10)
-
-
-def test_labels_that_disagree_in_length():
-    raw = pickle.dumps({b"data": X, b"labels": [1, 2, 3]}, 4)
-    with pytest.raises(DataError, match=r"^f: 2 images and 3 labels: download .* again$"):
-        parse_batch(raw, "f", CIFAR10.labels["fine"], CIFAR10)
 
 
 def test_a_hostile_batch_is_refused_even_with_the_right_checksum(tmp_path, monkeypatch):
@@ -329,119 +263,6 @@ def test_the_python_version_is_preferred(tmp_path, toy):
         for name, raw in files.items():
             (tmp_path / folder / name).write_bytes(raw)
     check(data.load("cifar10", "train", tmp_path), arrays, TRAIN)
-
-
-@settings(max_examples=60)
-@given(raw=st.binary(max_size=3 * 3074), records=st.integers(0, 3), family=st.sampled_from([CIFAR10, CIFAR100]))
-def test_any_bytes_are_records_or_refused(raw, records, family):
-    for labels in family.labels.values():
-        try:
-            x, y = parse_records(raw, "f", labels, family, records)
-        except DataError:
-            continue
-        assert (x.shape, y.shape) == ((records, 3072), (records,))
-        assert all(0 <= k < len(labels.classes) for k in y)
-
-
-@pytest.mark.parametrize("change", [-1, 1, -3073, 3073])
-def test_records_too_short_or_too_long(change):
-    raw = bytes(2 * 3073 + max(change, 0))[: 2 * 3073 + change]
-    with pytest.raises(DataError, match=r"^f: [0-9,]+ bytes, 2 records of 3,073 are 6,146: truncated, or another"):
-        parse_records(raw, "f", CIFAR10.labels["fine"], CIFAR10, 2)
-
-
-def test_records_with_labels_that_do_not_exist():
-    raw = bytes([9]) + bytes(3072) + bytes([10]) + bytes(3072)
-    with pytest.raises(DataError, match=r"^f: a label 10 among those of 0..9: not cifar10, or damaged"):
-        parse_records(raw, "f", CIFAR10.labels["fine"], CIFAR10, 2)
-    for pair, wrong in (((20, 3), 20), ((3, 100), 100)):
-        with pytest.raises(DataError, match=rf"a label {wrong} among"):
-            parse_records(bytes(pair) + bytes(3072), "f", CIFAR100.labels["fine"], CIFAR100, 1)
-
-
-@settings(max_examples=60)
-@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
-def test_a_pickle_with_one_bit_changed_is_a_batch_or_refused(place, bit):
-    raw = bytearray(python2_batch(X, [1, 2]))
-    raw[place % len(raw)] ^= 1 << bit
-    try:
-        x, y = parse_batch(bytes(raw), "f", CIFAR10.labels["fine"], CIFAR10)
-    except DataError:
-        return
-    assert (x.shape[1], len(y)) == (3072, len(x))
-
-
-# ---- CIFAR-100 -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hundred(monkeypatch):
-    """Train and test of six images each, in both versions, with the labels of either kind."""
-    rng, arrays, raws = np.random.default_rng(1), {}, {}
-    for name in ("train", "test"):
-        x = rng.integers(0, 256, (6, 3072), dtype=np.uint8)
-        fine, coarse = rng.permutation(100)[:6].tolist(), rng.permutation(20)[:6].tolist()
-        arrays[name] = x, fine, coarse
-        raws[name] = python2_batch(x, coarse, b"coarse_labels", fine_labels=fine)
-        monkeypatch.setitem(CIFAR100.python.batches, name, {name: hashlib.md5(raws[name]).hexdigest()})
-        monkeypatch.setitem(CIFAR100.binary.batches, name, {f"{name}.bin": 6})
-    return arrays, raws
-
-
-def check_hundred(folder, arrays):
-    for split, (x, fine, coarse) in arrays.items():
-        for labels, wanted, K in ((None, fine, 100), ("fine", fine, 100), ("coarse", coarse, 20)):
-            options = {} if labels is None else {"labels": labels}
-            dataset = data.load("cifar100", split, folder, **options)
-            assert (dataset.name, dataset.split, dataset.num_classes) == ("cifar100", split, K)
-            assert dataset.labels.tolist() == wanted
-            assert is_channels_last(dataset.images)
-            assert [image.ravel().tolist() for image in dataset.images] == x.tolist()
-
-
-@pytest.mark.parametrize("where", ["cifar-100-python", "cifar100/cifar-100-python", "CIFAR100"])
-def test_a_hundred_classes_from_a_folder(tmp_path, hundred, where):
-    (tmp_path / where).mkdir(parents=True)
-    for name, raw in hundred[1].items():
-        (tmp_path / where / name).write_bytes(raw)
-    check_hundred(tmp_path, hundred[0])
-
-
-@pytest.mark.parametrize("kind", ["gz", "xz"])
-def test_a_hundred_classes_from_an_archive(tmp_path, hundred, kind):
-    path = tmp_path / f"cifar-100-python.tar.{kind}"
-    write_archive(path, {"meta": b"no pickle"} | hundred[1], f"w:{kind}", "cifar-100-python")
-    check_hundred(tmp_path, hundred[0])
-
-
-def test_a_hundred_classes_from_the_binary_version(tmp_path, hundred):
-    (tmp_path / "cifar-100-binary").mkdir()
-    for name, (x, fine, coarse) in hundred[0].items():
-        raw = b"".join(bytes([c, f]) + row.tobytes() for row, f, c in zip(x, fine, coarse, strict=True))
-        (tmp_path / "cifar-100-binary" / f"{name}.bin").write_bytes(raw)
-    check_hundred(tmp_path, hundred[0])
-
-
-def test_unknown_labels(tmp_path):
-    with pytest.raises(ValueError, match=r"^cifar100: unknown labels 'corse'; did you mean 'coarse'\? \(known"):
-        data.load("cifar100", "test", tmp_path, labels="corse")
-
-
-def test_published_names_and_sums():
-    assert [len(CIFAR100.labels[kind].classes) for kind in ("fine", "coarse")] == [100, 20]
-    for kind in CIFAR100.labels.values():
-        assert list(kind.classes) == sorted(set(kind.classes))
-    fine = CIFAR100.labels["fine"].classes
-    assert [fine[k] for k in (0, 19, 29, 51, 99)] == ["apple", "cattle", "dinosaur", "mushroom", "worm"]
-    assert (CIFAR10.python.md5, CIFAR10.binary.md5) == (
-        "c58f30108f718f92721af3b95e74349a",
-        "c32a1d4ab5d03f1284b67883e8d87530",
-    )
-    assert CIFAR100.python.md5 == "eb9058c3a382ffc7106e4002c42a8d85"
-    for family in (CIFAR10, CIFAR100):
-        (download,) = {part.download for part in family.origin.parts}
-        assert download.md5s == (family.python.md5,)
-        assert download.urls == (f"https://www.cs.toronto.edu/~kriz/{family.python.archives[0]}",)
 
 
 # ---- downloaded ------------------------------------------------------------------------------------------------
