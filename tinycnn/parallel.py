@@ -4,9 +4,8 @@ A training step on a CPU spends its time either in matrix products or in moving 
 batch is cut into slices small enough for a core's cache and each core works through slices of its own, with
 the BLAS library held to one thread meanwhile: its thread pool and ours would only fight over the cores.
 
-A layer therefore writes its mathematics for one slice of the batch and hands it to `each_slice`, or to
-`sum_slices` where every slice contributes to one sum (a weight gradient, a mean).  On a GPU there is one
-slice: the whole batch.
+A layer therefore writes its mathematics for one slice of the batch and hands it to `each_slice`, or to `sum_slices`
+where every slice contributes to one sum (a weight gradient, a mean).  On a GPU there is one slice: the whole batch.
 
 **Same bits on any number of threads.**  Where the batch is cut depends on its size alone, and partial sums
 are added up in a fixed order: each of at most `LANES` *lanes* adds up its own run of slices, then the lanes
@@ -77,7 +76,7 @@ class _Helpers:
 
 
 def _serve(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    _limit_own_blas()
+    work_alone()
     for job in iter(jobs.get, None):
         job()
 
@@ -202,8 +201,9 @@ def _set_blas(threads: Sequence[int]) -> None:
         library.set(n)
 
 
-def _limit_own_blas() -> None:
-    """Hold a new helper to one BLAS thread where that is a setting of each thread (OpenMP)."""
+def work_alone() -> None:
+    """Let this thread, from now on, work without helpers, and with one of BLAS where each has its own number (OpenMP)."""
+    _local.busy = True
     for library in _blas_libraries():
         if library.each_thread_its_own:
             library.set(1)
