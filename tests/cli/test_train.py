@@ -99,7 +99,8 @@ def test_options_reach_the_run(command, tmp_path):
     }
     result = command.json()
     assert {name: result[name] for name in chosen} == chosen
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["settings"] == chosen | {
+    settings = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
+    assert {name: settings[name] for name in (*chosen, "data", "algorithms")} == chosen | {
         "data": "digits",
         "algorithms": None,
     }

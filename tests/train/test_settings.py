@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tinycnn import models, optim
@@ -40,9 +41,80 @@ def test_what_is_given_reaches_the_optimizer():
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.5, 0.25)
 
 
-def test_through_json_and_back():
-    settings = Settings.choose(lr=0.1, data="mnist", algorithms={"conv1": "strips"})
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"lr": 0.1, "data": "mnist", "algorithms": {"conv1": "strips"}},
+        {"augment": "crop4+flip", "mix": "mixup(0.2)", "ema": 0.99, "recipe": "a", "fraction": 0.5, "patience": 2},
+        {"schedule": "multistep", "schedule_options": {"milestones": (0.5, 0.75)}, "data_options": {"labels": "fine"}},
+    ],
+)
+def test_through_json_and_back(given):
+    settings = Settings.choose(**given)
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert json.loads(json.dumps(settings.to_dict())) == settings.to_dict()
+
+
+def test_settings_of_older_versions_have_the_defaults():
+    names = ("model", "data", "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule")
+    settings = Settings.choose()
+    old = {name: getattr(settings, name) for name in (*names, "shift", "val_fraction", "seed", "precision")}
+    assert Settings.from_dict(old) == settings
+
+
+def rates(batches, **given):
+    settings = Settings.choose(optimizer="sgd", lr=1.0, momentum=0.0, **given)
+    made = settings.make_optimizer(models.create("lenet5"))
+    schedule, found = settings.make_schedule(made, batches), []
+    for _ in range(settings.epochs * batches):
+        found.append(round(made.param_groups[0]["lr"], 6))
+        schedule.step()
+    return found
+
+
+def test_times_are_epochs_or_parts_of_the_training():
+    """Two batches an epoch: the first epoch ends after step 2, three quarters of 4 epochs after step 6."""
+    chosen = {"schedule": "multistep", "epochs": 4}
+    assert rates(2, **chosen, schedule_options={"milestones": [1, 0.75]}) == [1, 1, *[0.1] * 4, 0.01, 0.01]
+    assert rates(2, schedule="step", epochs=4, schedule_options={"step_size": 2, "gamma": 0.5}) == [1] * 4 + [0.5] * 4
+
+
+def test_a_warm_up_multiplies():
+    chosen = {"schedule": "multistep", "epochs": 2}
+    ramp = {"milestones": [0.5], "warmup": 0.25}
+    constant = {**ramp, "warmup_from": 0.5, "warmup_shape": "constant"}
+    assert rates(4, **chosen, schedule_options=constant) == [0.5, 0.5, 1, 1, *[0.1] * 4]
+    assert rates(4, **chosen, schedule_options={**ramp, "warmup_from": 0.2}) == [0.2, 0.6, 1, 1, *[0.1] * 4]
+    assert rates(2, schedule="none", epochs=2, schedule_options={"warmup": 1, "warmup_from": 0.5}) == [0.5, 0.75, 1, 1]
+
+
+def test_options_reach_what_they_are_of():
+    settings = Settings.choose(
+        model="wrn_16_8",
+        data="cifar10",
+        optimizer="rmsprop",
+        optimizer_options={"alpha": 0.9, "eps": 1.0},
+        model_options={"dropout": 0.25},
+    )
+    made = settings.make_optimizer(models.create("lenet5"))
+    assert (made.defaults["alpha"], made.defaults["eps"]) == (0.9, 1.0)
+    assert settings.make_model(10, 3).architecture["dropout"] == 0.25
+    with pytest.raises(ValueError, match="dropuot"):
+        Settings.choose(model_options={"dropuot": 0.25}).make_model(10, 1)
+
+
+def test_what_moves_images_already_is_not_shifted_by_default():
+    assert Settings.choose(data="cifar10").shift == 4
+    assert Settings.choose(data="cifar10", augment="flip").shift == 4
+    assert Settings.choose(data="cifar10", augment="crop4+flip").shift == 0
+    assert Settings.choose(data="cifar10", augment="crop4+flip", shift=1).shift == 1
+
+
+def test_colours_are_learnt_from_the_images():
+    x = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 5), dtype=np.uint8)
+    transform = Settings.choose(model="resnet20", data="cifar10", shift=0, augment="lighting").make_transform(x)
+    flat = x.transpose(1, 0, 2, 3).reshape(3, -1) / 255
+    assert np.allclose(transform.covariance, np.cov(flat, bias=True))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +138,35 @@ def test_through_json_and_back():
         ({"precision": "float16"}, "precision must be one of float32, float64, tf32, bf16, fp16, got 'float16'"),
         ({"algorithms": "im2col"}, "algorithms must map paths of convolutions to names, got 'im2col'"),
         ({"algorithms": {"conv1": 3}}, "algorithms must map paths"),
+        ({"fraction": 0}, "fraction must be greater than 0 and at most 1, got 0"),
+        ({"fraction": 1.1}, "fraction must be greater than 0 and at most 1, got 1.1"),
+        ({"augment": "flop"}, "unknown augment 'flop'; did you mean 'flip'"),
+        ({"augment": "crop(size=3)"}, r"crop\(size=3\): got an unexpected keyword argument 'size'"),
+        ({"mix": "mixap"}, "unknown mix 'mixap'; did you mean 'mixup'"),
+        ({"normalize": "per-pixel"}, "unknown normalize 'per-pixel'; did you mean 'per-pixel-mean'"),
+        ({"normalize": "gcn-zca", "augment": "flip+jitter(0.1)"}, "jitter.* changes pixels between black and white"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and less than 1"),
+        ({"clip_norm": 0.0}, "clip_norm must be greater than 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"accumulate": 1.5}, "accumulate must be an integer"),
+        ({"ema": 1.0}, "ema must lie between 0 and 1"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": 3, "val_fraction": 0.0}, "patience needs a part set aside"),
+        ({"save_every": -1}, "save_every must be at least 0"),
+        ({"recompute_statistics": 1}, "recompute_statistics must be true or false"),
+        ({"optimizer_options": {"beta": 1}}, "unknown option of optimizer adamw 'beta'; did you mean 'betas'"),
+        ({"optimizer_options": {"lr": 1}}, "lr is a setting of its own: give --lr"),
+        ({"optimizer": "rmsprop", "optimizer_options": {"alpha": 2}}, "alpha"),
+        ({"schedule": "step", "schedule_options": {"gama": 1}}, "takes no 'gama'; did you mean 'gamma'"),
+        ({"schedule": "multistep", "schedule_options": {"milestones": 3}}, "milestones must be a list of times, got 3"),
+        ({"schedule": "step", "schedule_options": {"step_size": -1}}, "a time is a number of epochs, or a part"),
+        ({"schedule_options": {"warmup": 0.1}}, "schedule 'onecycle' with these options takes no warmup"),
+        (
+            {"schedule": "step", "schedule_options": {"warmup": 0.1, "warmup_shape": "linar"}},
+            "unknown warmup_shape 'linar'; did you mean 'linear'",
+        ),
+        ({"model_options": 3}, "model_options must map names to values, got 3"),
+        ({"model_options": {"dropout": object()}}, "model_options must hold numbers"),
     ],
 )
 def test_refused(given, words):

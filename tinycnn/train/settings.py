@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from .. import data, models, optim
 from ..layers.base import Layer
 from ..messages import nearest
+from ..parameter import Parameter
+from . import augment as changes
+from . import normalization
+from .augment import Place
 
-EPOCHS = {"digits": 30, "mnist": 12, "fashion-mnist": 20, "cifar10": 30}
+EPOCHS = {"digits": 30, "mnist": 12, "fashion-mnist": 20, "cifar10": 30, "cifar100": 30}
 """Epochs, where they are not given."""
-SHIFT = {"digits": 2, "mnist": 2, "fashion-mnist": 0, "cifar10": 4}
+SHIFT = {"digits": 2, "mnist": 2, "fashion-mnist": 0, "cifar10": 4, "cifar100": 4}
 """Random shifts, where they are not given."""
 LEARNING_RATES = {"sgd": 0.05, "momentum": 0.05, "nesterov": 0.05, "adam": 0.005, "adamw": 0.005}
 """Learning rates, where they are not given; other optimizers have their own default."""
@@ -22,6 +29,9 @@ WEIGHT_DECAYS = {"adamw": 0.1}
 """Weight decay, where it is not given; it is what keeps a small network from learning few images by heart."""
 OPTIMIZER = "adamw"
 PRECISIONS = ("float32", "float64", "tf32", "bf16", "fp16")
+WARMUP = {"warmup": 0.0, "warmup_from": 0.01, "warmup_shape": "linear"}
+"""Options of every schedule that can be multiplied by a warm-up."""
+OPTIONS = ("optimizer_options", "schedule_options", "model_options", "data_options")
 
 
 @dataclass(frozen=True)
@@ -34,13 +44,31 @@ class Settings:
         model, data: names of the architecture and the dataset.
         epochs: passes through the training images.
         batch_size: images per step.
-        optimizer, lr, momentum, weight_decay: of the update; momentum is None where the optimizer has none.
+        optimizer, lr, momentum, weight_decay: of the update; momentum is None where the optimizer has none.  Weight
+            decay is for all parameters, biases and BatchNorm's included, as in the papers.
         schedule: name of the learning-rate schedule, over all steps.
         shift: move every training image by up to so many pixels (of the network's input) at random.
         val_fraction: part of the training images set aside to choose the best epoch by; 0 takes the last epoch.
         seed: of the initial weights, the order of the images, their shifts, dropout and the validation part.
         precision: ``"float32"`` or ``"float64"``; on a GPU also ``"tf32"``, ``"bf16"`` or ``"fp16"`` (`CapturedStep`).
         algorithms: of the convolutions, by path, as `tinycnn.tune` found them; None leaves each to its rule.
+        recipe: whose settings these are, or were before some were changed (`tinycnn.train.recipes`).
+        fraction: part of the training images that are used, every class in proportion.
+        augment: random changes of images, one after the other, after the shift: `tinycnn.train.augment`.
+        mix: ``mixup``, ``cutmix``, or several of which one is drawn for every batch.
+        normalize: how pixels become inputs: `tinycnn.train.normalization`.
+        label_smoothing: ε: targets are 1 − ε + ε/K for the label and ε/K for the others.
+        clip_norm: largest norm of a step's gradients; None for any.
+        accumulate: batches whose gradients make one step.
+        ema: decay of an average of the weights, with which the network is measured and kept; None for none.
+        patience: epochs without a better validation loss after which training ends early; None for never.
+        recompute_statistics: take BatchNorm's means and variances from a pass over the training images at the end.
+        save_every: save the state every so many batches too, not only after epochs; 0 for no.
+        optimizer_options: further hyper-parameters (``nesterov``, ``alpha``, ``eps`` …).
+        schedule_options: arguments of the schedule, times as parts of the training (0.5) or epochs (60), and of its
+            warm-up: see `make_schedule`.
+        model_options: arguments of the architecture (``dropout`` …).
+        data_options: arguments of the dataset (``labels="coarse"`` of cifar100).
 
     Raises:
         ValueError: an unknown name (with the nearest known), or a value out of range.
@@ -60,18 +88,53 @@ class Settings:
     seed: int
     precision: str
     algorithms: dict[str, str] | None = None
+    recipe: str | None = None
+    fraction: float = 1.0
+    augment: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
+    normalize: str = "standard"
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    patience: int | None = None
+    recompute_statistics: bool = False
+    save_every: int = 0
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    model_options: dict[str, Any] = field(default_factory=dict)
+    data_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         models.architecture(self.model)
         _known("dataset", self.data, data.names())
         _known("schedule", self.schedule, optim.schedule_names())
+        _known("normalize", self.normalize, list(normalization.NAMES))
         if self.momentum is not None and "momentum" not in optim.hyperparameters(self.optimizer):
             raise ValueError(f"optimizer {self.optimizer!r} takes no momentum: leave it out, or choose sgd")
-        for name in ("epochs", "batch_size", "shift", "seed"):
+        for name in ("epochs", "batch_size", "shift", "seed", "accumulate", "save_every"):
             if type(getattr(self, name)) is not int:
                 raise ValueError(f"{name} must be an integer, got {getattr(self, name)!r}")
         if self.algorithms is not None and not _is_plan(self.algorithms):
             raise ValueError(f"algorithms must map paths of convolutions to names, got {self.algorithms!r}")
+        self._settle()
+        self._check_ranges()
+        self._check_combinations()
+
+    def _settle(self) -> None:
+        """Bring words and options into the form that JSON gives back."""
+        for name, known in (("augment", changes.CHANGES), ("mix", changes.MIXTURES)):
+            object.__setattr__(self, name, changes.words(getattr(self, name), name, known))
+        for name in OPTIONS:
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{name} must map names to values, got {value!r}")
+            try:
+                object.__setattr__(self, name, json.loads(json.dumps(value)))
+            except (TypeError, ValueError):
+                raise ValueError(f"{name} must hold numbers, words and lists of them, got {value!r}") from None
+
+    def _check_ranges(self) -> None:
         size = min(models.architecture(self.model).input_shape[1:])
         for ok, name, must in (
             (self.epochs >= 1, "epochs", "be at least 1"),
@@ -81,9 +144,34 @@ class Settings:
             (0 <= self.val_fraction < 1, "val_fraction", "be at least 0 and less than 1"),
             (0 <= self.seed < 1 << 64, "seed", "lie in 0..2⁶⁴ − 1"),
             (self.precision in PRECISIONS, "precision", f"be one of {', '.join(PRECISIONS)}"),
+            (0 < self.fraction <= 1, "fraction", "be greater than 0 and at most 1"),
+            (0 <= self.label_smoothing < 1, "label_smoothing", "be at least 0 and less than 1"),
+            (self.clip_norm is None or self.clip_norm > 0, "clip_norm", "be greater than 0"),
+            (self.accumulate >= 1, "accumulate", "be at least 1"),
+            (self.ema is None or 0 < self.ema < 1, "ema", "lie between 0 and 1"),
+            (self.patience is None or (type(self.patience) is int and self.patience >= 1), "patience", "be at least 1"),
+            (self.save_every >= 0, "save_every", "be at least 0"),
+            (type(self.recompute_statistics) is bool, "recompute_statistics", "be true or false"),
         ):
             if not ok:
                 raise ValueError(f"{name} must {must}, got {getattr(self, name)!r}")
+
+    def _check_combinations(self) -> None:
+        changes.build(self.augment, self.shift, self._place(None))
+        changes.build_mix(self.mix, 2)
+        if self.normalize != "standard" and (wrong := [w for w in self.augment if w.startswith(changes.COLOURS)]):
+            raise ValueError(
+                f"augment: {wrong[0]} changes pixels between black and white, and those of --normalize "
+                f"{self.normalize} are not: leave one of the two out"
+            )
+        if self.patience is not None and self.val_fraction == 0:
+            raise ValueError("patience needs a part set aside to measure on: give a val_fraction greater than 0")
+        accepted = [*optim.hyperparameters(self.optimizer)]
+        for name in self.optimizer_options:
+            if name in ("lr", "momentum", "weight_decay"):
+                raise ValueError(f"optimizer_options: {name} is a setting of its own: give --{name.replace('_', '-')}")
+            _known(f"option of optimizer {self.optimizer}", name, accepted)
+        self.make_schedule(self._optimizer([Parameter(np.zeros(1))]), 100)
 
     @classmethod
     def choose(cls, **given: Any) -> Settings:
@@ -105,11 +193,10 @@ class Settings:
             "momentum": accepted.get("momentum"),
             "weight_decay": WEIGHT_DECAYS.get(optimizer, accepted.get("weight_decay", 0)),
             "schedule": "onecycle",
-            "shift": SHIFT.get(dataset, 0),
+            "shift": 0 if changes.moves(changes.words(given.get("augment", ()))) else SHIFT.get(dataset, 0),
             "val_fraction": 0.1,
             "seed": 0,
             "precision": "float32",
-            "algorithms": None,
         }
         return cls(**{**defaults, **given})
 
@@ -118,26 +205,94 @@ class Settings:
         """Of the parameters: float64 in that precision, and float32 in every other."""
         return "float64" if self.precision == "float64" else "float32"
 
+    # ---- what is made of them ------------------------------------------------------------------------------
+
+    def make_model(self, num_classes: int, in_channels: int) -> Layer:
+        """Return the network, with initial weights, in its `dtype`.
+
+        Raises:
+            ValueError: an option that the architecture does not take.
+        """
+        options = {**models.architecture(self.model).training, **self.model_options}
+        try:
+            model = models.create(self.model, num_classes, in_channels, self.seed, **options)
+        except TypeError as error:
+            raise ValueError(f"model_options: {error}") from None
+        model.astype(self.dtype)
+        return model
+
     def make_optimizer(self, model: Layer) -> optim.Optimizer:
         """Return the optimizer, over everything that the model trains."""
+        return self._optimizer(model.parameters())
+
+    def _optimizer(self, parameters: Any) -> optim.Optimizer:
         options = {"lr": self.lr, "weight_decay": self.weight_decay, "momentum": self.momentum}
         given = {name: value for name, value in options.items() if value is not None}
-        return optim.create(self.optimizer, model.parameters(), **given)
+        return optim.create(self.optimizer, parameters, **given, **self.optimizer_options)
 
     def make_schedule(self, optimizer: optim.Optimizer, batches: int) -> optim.Schedule | None:
-        """Return the schedule over all epochs of so many ``batches``; None where the learning rate is constant."""
-        if self.schedule == "none":
+        """Return the schedule over all epochs of so many ``batches``; None where the learning rate is constant.
+
+        Of ``schedule_options``, ``milestones`` and ``step_size`` are times: from 1 on they are epochs, below 1 a part
+        of the whole training, which stays right when that is shortened.  So is ``warmup``: for that time lr is
+        multiplied by a factor that begins with ``warmup_from`` and rises in a straight line to 1, or stays what it is
+        (``warmup_shape="constant"``).  The others are arguments of `tinycnn.optim.create_schedule`.
+        """
+        options = dict(self.schedule_options)
+        ramp = {name: options.pop(name, default) for name, default in WARMUP.items()}
+        total = self.epochs if self.schedule == "plateau" else self.epochs * batches
+        if "milestones" in options:
+            if not isinstance(options["milestones"], list):
+                raise ValueError(f"schedule_options: milestones must be a list of times, got {options['milestones']!r}")
+            options["milestones"] = [self._steps(time, batches) for time in options["milestones"]]
+        if "step_size" in options:
+            options["step_size"] = max(1, self._steps(options["step_size"], batches))
+        if self.schedule == "none" and not ramp["warmup"]:
             return None
-        steps = self.epochs if self.schedule == "plateau" else self.epochs * batches
-        return optim.create_schedule(self.schedule, optimizer, steps)
+        schedule = optim.create_schedule(self.schedule, optimizer, total, **options)
+        return self._warmed(schedule, ramp, batches) if ramp["warmup"] else schedule
+
+    def _warmed(self, schedule: optim.Schedule, ramp: Mapping[str, Any], batches: int) -> optim.Schedule:
+        if self.schedule in ("onecycle", "plateau") or self.schedule_options.get("eta_min"):
+            raise ValueError(f"schedule {self.schedule!r} with these options takes no warmup: leave it out")
+        steps, factor = max(1, self._steps(ramp["warmup"], batches)), ramp["warmup_from"]
+        optimizer = schedule.optimizer
+        _known("warmup_shape", ramp["warmup_shape"], ["linear", "constant"])
+        if ramp["warmup_shape"] == "constant":
+            first: optim.LRScheduler = optim.ConstantLR(optimizer, factor, steps)
+        else:
+            first = optim.LinearLR(optimizer, factor, total_iters=steps)
+        assert isinstance(schedule, optim.LRScheduler)
+        return optim.ChainedScheduler([first, schedule])
+
+    def _steps(self, time: float, batches: int) -> int:
+        """Return a time in steps: epochs from 1 on, below that a part of the training."""
+        if not isinstance(time, int | float) or isinstance(time, bool) or not 0 <= time < math.inf:
+            raise ValueError(f"schedule_options: a time is a number of epochs, or a part of the training, got {time!r}")
+        return round(time * batches * (1 if time >= 1 else self.epochs))
+
+    def make_transform(self, images: Any) -> Any:
+        """Return what happens to training images at random, or None; some changes are learnt from ``images``."""
+        wanted = changes.needs_covariance(self.augment)
+        return changes.build(self.augment, self.shift, self._place(changes.covariance(images) if wanted else None))
+
+    def make_mix(self, num_classes: int) -> Any:
+        """Return what mixes training images and their labels, or None."""
+        return changes.build_mix(self.mix, num_classes)
+
+    def _place(self, covariance: Any) -> Place:
+        _, H, W = models.architecture(self.model).input_shape
+        return Place((H, W), covariance)
+
+    # ---- as data -------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return dataclasses.asdict(self)
+        """Return the settings as plain data, as JSON gives it back."""
+        return {**dataclasses.asdict(self), "augment": list(self.augment), "mix": list(self.mix)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Settings:
-        """Undo `to_dict`.
+        """Undo `to_dict`; what older versions did not know has its default.
 
         Raises:
             TypeError: settings missing, or that this version does not know, or of another type.
