@@ -202,7 +202,7 @@ def _set_blas(threads: Sequence[int]) -> None:
 
 
 def work_alone() -> None:
-    """Let this thread, from now on, work without helpers, and with one of BLAS where each has its own number (OpenMP)."""
+    """Let this thread work without helpers from now on, and with one of BLAS where that is its own setting (OpenMP)."""
     _local.busy = True
     for library in _blas_libraries():
         if library.each_thread_its_own:

@@ -1,6 +1,7 @@
 """Batches on a GPU are the CPU's, to the bit, whether the images are there or travel."""
 
 import itertools
+import threading
 
 import fake_cuda
 import numpy as np
@@ -9,16 +10,19 @@ import strict_cupy
 from helpers import is_channels_last
 
 from tinycnn.data import (
+    ArraySource,
     Augment,
     Compose,
     CutMix,
     Cutout,
+    DataError,
     DeviceLoader,
     Loader,
     Normalize,
     PerPixelMean,
     RandomCrop,
     RandomHorizontalFlip,
+    RandomResizedCrop,
     RandomShift,
     device,
     pixel_covariance,
@@ -174,6 +178,84 @@ def test_bad_arguments(gpu):
         next(loader.epoch(0, into=lambda: (x, y)))  # not channels-last
 
 
+# ---- made ahead of time ----------------------------------------------------------------------------------------
+
+
+@resident
+@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("transform", [None, EVERYTHING, CROPS], ids=["plain", "one kernel", "composed"])
+def test_any_number_of_workers_makes_the_same_batches(gpu, resident, workers, transform):
+    settings = {"batch_size": 2, "seed": 7, "transform": transform, "normalize": NORMALIZE}
+    ours = DeviceLoader(PHOTOS, LABELS, **settings, resident=resident, workers=workers, ahead=1)
+    cpu = Loader(PHOTOS, LABELS, **settings)
+    for start in (0, 3, 11, 12):
+        same(list(ours.epoch(1, start)), itertools.islice(cpu.epoch(1), start, None))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("transform", [None, EVERYTHING, CROPS], ids=["plain", "one kernel", "composed"])
+def test_sources_travel(gpu, workers, transform):
+    source = ArraySource(PHOTOS, LABELS)
+    settings = {"batch_size": 4, "seed": 7, "transform": transform, "normalize": NORMALIZE}
+    ours = DeviceLoader(source, **settings, workers=workers)
+    assert not ours.resident
+    same(ours, Loader(PHOTOS, LABELS, **settings))
+    with pytest.raises(ValueError, match="a Source is read as it is needed"):
+        DeviceLoader(source, **settings, resident=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_comes_after_the_batches_before_it(gpu, workers):
+    """Though batches are sent to the GPU two ahead."""
+
+    class Broken(ArraySource):
+        def get(self, indices):
+            if bad in indices:
+                raise DataError("photo.jpg: damaged")
+            return super().get(indices)
+
+    loader = DeviceLoader(Broken(PHOTOS, LABELS), batch_size=4, workers=workers)
+    expected = list(Loader(PHOTOS, LABELS, 4).epoch(0))
+    for which in range(6):
+        bad, batches = loader.order(0)[4 * which], loader.epoch(0)
+        same(itertools.islice(batches, which), expected[:which])
+        with pytest.raises(DataError, match=r"photo\.jpg"):
+            next(batches)
+
+
+def test_images_of_another_size_than_stored_are_written_where_asked(gpu):
+    settings = {"batch_size": 5, "transform": RandomResizedCrop((3, 4)), "normalize": NORMALIZE}
+    x, y = gpu.empty((5, 3, 4, 3), np.float32).transpose(0, 3, 1, 2), gpu.empty(5, np.int64)
+    batches = DeviceLoader(ArraySource(PHOTOS, LABELS), **settings).epoch(0, into=lambda: (x, y))
+    for got, expected in zip(batches, Loader(PHOTOS, LABELS, **settings).epoch(0), strict=True):
+        same([got], [expected])
+        assert (got[0] is x) == (got[1] is y) == (len(got[0]) == 5)
+
+
+def test_no_pinned_buffer_is_filled_before_it_has_been_copied(monkeypatch):
+    """Workers fill buffers that the copies of several batches ago were made from."""
+    strict_cupy.install(monkeypatch)
+    fill, copied, filled = DeviceLoader._fill, fake_cuda.Event.synchronize, []
+    waited = set()
+
+    def synchronize(event):
+        waited.add(id(event))
+        copied(event)
+
+    def filling(loader, pinned, *place):
+        filled.append((id(pinned.pixels), id(pinned.copied) in waited, threading.current_thread().name))
+        waited.discard(id(pinned.copied))
+        return fill(loader, pinned, *place)
+
+    monkeypatch.setattr(fake_cuda.Event, "synchronize", synchronize)
+    monkeypatch.setattr(DeviceLoader, "_fill", filling)
+    list(DeviceLoader(PHOTOS, LABELS, 1, resident=False, workers=1, ahead=1).epoch(0))
+    assert len(filled) == 23
+    assert len({buffer for buffer, *_ in filled}) == 4
+    assert all(ready for _, ready, _ in filled)
+    assert {name for *_, name in filled} == {"tinycnn-loader-0"}
+
+
 def test_no_buffer_is_written_while_it_is_read(monkeypatch):
     """On the stand-in, copies are made as late as events allow (so the tests above see one that is made too late);
     here: that none may be made too early."""
@@ -204,10 +286,10 @@ def test_no_buffer_is_written_while_it_is_read(monkeypatch):
     monkeypatch.setattr(device, "assemble", assembled)
     loader = DeviceLoader(PHOTOS, LABELS, 4, resident=False)
     list(loader.epoch(0))
-    sending, forming = ["wait", "copied"], ["arrived", "assemble", "used"]
     # a buffer on the GPU is marked as used when it is made: what had its memory before may still be at work
-    expected = (["free", "used"] + sending) * 2 + ([*forming, "free"] + sending) * 4 + forming * 2
-    assert [what for what, _ in log] == expected
+    first, sending = ["free", "used", "wait", "copied"], ["free", "wait", "copied"]
+    forming = ["arrived", "assemble", "used"]
+    assert [what for what, _ in log] == first * 2 + (forming + sending) * 4 + forming * 2
     events = {what: [event for other, event in log if other == what] for what, _ in log}
     assert events["wait"] == events["used"][:6]  # each waits for the mark set last for its own buffers
     assert events["arrived"] == events["copied"]

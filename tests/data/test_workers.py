@@ -159,19 +159,14 @@ def tasks_with(error, at, count=6):
 @pytest.mark.parametrize("some", [0, 1, 2, 7])
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_an_error_comes_when_it_is_its_turn(some, at):
-    error, results, found = Damaged("bee.jpg"), prepared(tasks_with(Damaged("bee.jpg"), at), some, 2), []
-    with pytest.raises(Damaged, match=r"bee\.jpg") as caught:
-        found.extend(itertools.takewhile(lambda _: True, iterate(results, found)))
-    assert found == list(range(at))
-    assert type(caught.value) is type(error)
+    error = Damaged("bee.jpg")
+    results = prepared(tasks_with(error, at), some, 2)
+    assert list(itertools.islice(results, at)) == list(range(at))
+    with pytest.raises(Damaged) as caught:
+        next(results)
+    assert caught.value is error
     assert caught.traceback[-1].name == "task", "it says where it happened"
     assert list(results) == [], "that was the end"
-
-
-def iterate(results, found):
-    for result in results:
-        found.append(result)
-    return iter(())
 
 
 @pytest.mark.parametrize("some", [0, 1, 3])
