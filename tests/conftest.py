@@ -1,10 +1,15 @@
 """Settings of the whole suite."""
 
+import os
+
 import hypothesis
 import pytest
 import strict_cupy
 
 from tinycnn import backend, parallel
+
+# PyTorch, which is imported later, is to use one thread: several would go on spinning on cores that others need
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("tinycnn", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.register_profile("few", derandomize=True, deadline=None, max_examples=4)

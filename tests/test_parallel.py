@@ -143,6 +143,13 @@ def test_scratch_is_reused_by_name_and_private_to_a_thread():
     assert not np.shares_memory(a, others[0])
 
 
+@pytest.fixture
+def _blas_on_two_threads():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert 2 in blas_threads()
+        yield
+
+
 def blas_threads():
     return [library.get() for library in parallel._blas_libraries()]
 
@@ -153,12 +160,14 @@ def blas_threads_inside():
     return set(inside)
 
 
+@pytest.mark.usefixtures("_blas_on_two_threads")
 def test_blas_is_held_to_one_thread_inside_and_restored_outside():
     before = blas_threads()
     assert blas_threads_inside() == {1}
     assert blas_threads() == before
 
 
+@pytest.mark.usefixtures("_blas_on_two_threads")
 def test_blas_is_held_whichever_thread_asks_and_asked_before():
     before, inside = blas_threads(), []
     for _ in range(2):
@@ -170,6 +179,7 @@ def test_blas_is_held_whichever_thread_asks_and_asked_before():
     assert blas_threads() == before
 
 
+@pytest.mark.usefixtures("_blas_on_two_threads")
 def test_blas_is_held_though_another_thread_set_limits_of_its_own():
     taken, leave = threading.Event(), threading.Event()
 
@@ -187,6 +197,7 @@ def test_blas_is_held_though_another_thread_set_limits_of_its_own():
     thread.join()
 
 
+@pytest.mark.usefixtures("_blas_on_two_threads")
 def test_blocks_that_overlap_are_counted():
     before = blas_threads()
     entered, leave = threading.Event(), threading.Event()
