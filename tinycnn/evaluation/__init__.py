@@ -9,6 +9,7 @@ ensemble = evaluation.average([evaluation.predict(model, loader) for model in mo
 """
 
 from .calibration import Calibration, fit_temperature
+from .plots import draw_calibration, draw_confusion
 from .predicting import Noted, predict
 from .predictions import Predictions, average, wilson
 from .views import Mirrored, MultiScale, SingleView, TenCrop, Views
@@ -23,6 +24,8 @@ __all__ = [
     "TenCrop",
     "Views",
     "average",
+    "draw_calibration",
+    "draw_confusion",
     "fit_temperature",
     "predict",
     "wilson",
