@@ -5,7 +5,6 @@
 // one warp runs to a barrier of the block before the next begins.
 // Shared memory is static memory, filled with NaN before every block.  What this cannot show: bank conflicts,
 // occupancy, memory ordering between blocks, and instructions of particular GPUs.
-#pragma once
 #define TINYCNN_SHIM
 
 #include <csetjmp>
