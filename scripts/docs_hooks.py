@@ -1,0 +1,92 @@
+"""What happens while the site is built.
+
+The API reference gets a page for each module of the package; formulas become MathML; and the finished pages are
+checked: they must open without any network, with no script, style, font or picture from another host.
+"""
+
+import functools
+import html
+import logging
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from latex2mathml import converter
+from mkdocs.structure.files import File
+
+PACKAGE = Path(__file__).parent.parent / "tinycnn"
+
+log = logging.getLogger("mkdocs.hooks.tinycnn")
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+CODE = re.compile(r"<(pre|code|script|style)\b.*?</\1>", re.DOTALL)
+LOADED = re.compile(r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+""")
+LINKED = re.compile(r"""<link\b(?![^>]*rel=["']?canonical)[^>]*\bhref=["']?(?:https?:)?//[^"'> ]+""")
+STYLED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//[^"') ]+""")
+
+
+def modules() -> dict[str, str]:
+    """Where the page of each module is, by its dotted name."""
+    found = (p for p in sorted(PACKAGE.rglob("*.py")) if (p.parent / "__init__.py").exists())
+    paths = (p.relative_to(PACKAGE.parent).with_suffix("") for p in found)
+    paths = ((p.parent, f"{p.parent}/index.md") if p.name == "__init__" else (p, f"{p}.md") for p in paths)
+    return {".".join(p.parts): f"reference/{page}" for p, page in paths if p.name != "__main__"}
+
+
+def on_config(config, **_):
+    """The last entry of the navigation, a tree of all modules."""
+    tree: dict = {}
+    for name, page in modules().items():
+        room, inner = tree, name.split(".")[1:]
+        for part in inner:
+            room = room.setdefault(part, {})
+        room[""] = page
+    config.nav.append({"Reference": branch(tree)})
+    return config
+
+
+def branch(tree: dict) -> list:
+    entries = [tree[""]] if "" in tree else []
+    for name, inner in tree.items():
+        if name:
+            entries.append({name: inner[""] if list(inner) == [""] else branch(inner)})
+    return entries
+
+
+def on_files(files, config, **_):
+    for name, page in modules().items():
+        files.append(File.generated(config, page, content=f"# {name.rpartition('.')[2]}\n\n::: {name}\n"))
+    return files
+
+
+def on_page_content(content: str, page, **_) -> str:
+    return FORMULA.sub(lambda m: formula(html.unescape(m[3]).strip(), m[2] == "[", page.file.src_uri), content)
+
+
+def formula(tex: str, block: bool, where: str) -> str:
+    try:
+        return mathml(tex, block)
+    except Exception as error:  # whatever goes wrong, the page and the formula are to be named
+        log.warning("%s: no MathML for the formula %r: %s: %s", where, tex, type(error).__name__, error)
+        return html.escape(tex)
+
+
+@functools.cache
+def mathml(tex: str, block: bool) -> str:
+    text = converter.convert(tex, display="block" if block else "inline")
+    ElementTree.fromstring(text)
+    if left := re.search(r"\\[a-zA-Z]+", text):
+        raise ValueError(f"{left[0]} is not understood")
+    return text
+
+
+def on_post_build(config, **_) -> None:
+    site = Path(config.site_dir)
+    for path in sorted(site.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        for loaded in (*LOADED.findall(text), *LINKED.findall(text)):
+            log.warning("%s loads something from another host: %s", path.relative_to(site), loaded)
+        if "arithmatex" in CODE.sub("", text):
+            log.warning("%s shows a formula that is no MathML", path.relative_to(site))
+    for path in sorted(site.rglob("*.css")):
+        for loaded in STYLED.findall(path.read_text(encoding="utf-8")):
+            log.warning("%s loads something from another host: %s", path.relative_to(site), loaded)

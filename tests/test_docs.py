@@ -1,0 +1,74 @@
+"""What the pages of docs/ show is run as it stands there."""
+
+import doctest
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import typer
+
+from tinycnn.cli import app
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*).*\n(?P<code>(?:.*\n)*?)(?P=indent)```$", re.MULTILINE)
+
+
+def blocks(text):
+    """(language, code, number of its first line) of every fenced block."""
+    for found in FENCE.finditer(text):
+        yield found["language"], textwrap.dedent(found["code"]), text.count("\n", 0, found.start("code")) + 1
+
+
+def run(page, text):
+    """Run the Python of a page from top to bottom, as one session; return what differs from what is shown."""
+    names, differences = {"__name__": page}, []
+    runner = doctest.DocTestRunner(verbose=False)
+    for language, code, line in blocks(text):
+        if language == "python":
+            exec(compile("\n" * (line - 1) + code, page, "exec"), names)
+        elif language == "pycon":
+            examples = doctest.DocTestParser().get_examples(code)
+            shown = doctest.DocTest(examples, names, page, page, line - 1, code)
+            runner.run(shown, out=differences.append, clear_globs=False)
+            names = shown.globs
+    return "".join(differences)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_what_a_page_shows_is_what_happens(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    differences = run(str(path), path.read_text(encoding="utf-8"))
+    assert not differences, differences
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_blocks_are_of_known_kinds(path):
+    """Output that nobody checks has no place; ``text`` is for drawings and formulas."""
+    text = path.read_text(encoding="utf-8")
+    found = list(blocks(text))
+    assert text.count("```") == 2 * len(found)
+    assert {language for language, _, _ in found} <= {"pycon", "python", "sh", "text", "toml"}
+    assert not [code for language, code, _ in found if language != "pycon" and ">>>" in code]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_commands_are_there(path):
+    """The commands of ``tinycnn`` and their options, by name."""
+    commands = typer.main.get_command(app).commands
+    shown = [code for language, code, _ in blocks(path.read_text(encoding="utf-8")) if language == "sh"]
+    for line in "".join(shown).splitlines():
+        name, *words = line.partition("#")[0].replace("uv run ", "").split() or [""]
+        if name == "tinycnn" and words:
+            assert words[0] in commands, line
+            known = {option for parameter in commands[words[0]].params for option in parameter.opts}
+            assert {word for word in words[1:] if word.startswith("-")} <= known | {"--help"}, line
+
+
+def test_a_wrong_number_is_noticed():
+    page = "# A\n\n```pycon\n>>> 1 + 1\n2\n>>> a = 3\n```\n\n??? note\n\n    ```pycon\n    >>> a + 1\n    5\n    ```\n"
+    assert "Expected:\n    5\nGot:\n    4\n" in run("page", page)
+    assert "line 12" in run("page", page)
+    assert not run("page", page.replace("5", "4"))
