@@ -14,6 +14,7 @@ from .data import app as data_app
 from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .export import export
 from .inspect import gradcheck, list_models, summary
+from .report import compare, report
 from .train import Interruption, train
 from .use import evaluate, predict
 
@@ -28,6 +29,8 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
+app.command("report")(report)
+app.command("compare")(compare)
 app.command("convert")(convert)
 app.command("export")(export)
 app.command("models")(list_models)
