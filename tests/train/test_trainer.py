@@ -4,61 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from small_trainers import BATCH, CLASSES, N, images, loader, make, network, same
 
 from tinycnn import optim
 from tinycnn.data import Loader, RandomShift
-from tinycnn.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, ReLU, Sequential
+from tinycnn.layers import Linear
 from tinycnn.losses import CrossEntropyLoss
 from tinycnn.train import NonFiniteError, Trainer, evaluate
-
-N, CLASSES, SIZE, BATCH = 70, 4, 6, 16
-
-
-def images(seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, CLASSES, N)
-    x = rng.integers(0, 60, (N, 1, SIZE, SIZE)) + 45 * labels[:, None, None, None]
-    return x.astype(np.uint8), labels
-
-
-def loader(shuffle=True, transform=None, batch=BATCH):
-    return Loader(*images(), batch, shuffle=shuffle, seed=3, transform=transform)
-
-
-def network(seed=0, dropout=0.3):
-    rng = np.random.default_rng(seed)
-    return Sequential(
-        Conv2d(1, 3, 3, rng=rng),
-        BatchNorm2d(3),
-        ReLU(),
-        Dropout(dropout, rng=rng),
-        Flatten(),
-        Linear(3 * (SIZE - 2) ** 2, CLASSES, rng=rng),
-    )
-
-
-def make(optimizer="momentum", schedule="cosine", epochs=4, **options):
-    model = network()
-    made = optim.create(optimizer, model.parameters(), lr=0.05)
-    steps = epochs if schedule == "plateau" else epochs * len(loader())
-    return Trainer(model, made, CrossEntropyLoss(), schedule=optim.create_schedule(schedule, made, steps), **options)
-
-
-def same(a, b):
-    """Whether two trainers stand at the same bits."""
-    for one, other in ((a.model.state_dict(), b.model.state_dict()), *zip(*map(slots, (a, b)), strict=True)):
-        assert list(one) == list(other)
-        for name in one:
-            assert np.array_equal(one[name], other[name]), name
-    timed = ("seconds", "images_per_second")
-    rows = [[{k: v for k, v in row.items() if k not in timed} for row in t.history] for t in (a, b)]
-    assert rows[0] == rows[1]
-    assert a.model.random_state() == b.model.random_state()
-
-
-def slots(trainer):
-    return list(trainer.optimizer.state_dict()["state"].values())
-
 
 # ---- arithmetic --------------------------------------------------------------------------------------------
 
@@ -123,31 +75,6 @@ def test_fit_is_in_training_mode_whatever_the_network_was_in():
     trainer.model.eval()
     trainer.fit(loader(), 1)
     assert trainer.model[1].num_batches_tracked == len(loader())
-
-
-def test_evaluate_restores_the_mode_and_keeps_statistics():
-    model = network().train()
-    model[3].eval()
-    before = model.state_dict()
-    means = evaluate(model, loader(shuffle=False))
-    assert set(means) == {"loss", "accuracy"}
-    assert [layer.training for layer in model] == [True, True, True, False, True, True]
-    assert [layer.saving for layer in model] == [True, True, True, False, True, True]
-    assert all(np.array_equal(before[name], value) for name, value in model.state_dict().items())
-    assert means == evaluate(model.eval(), loader(shuffle=False))
-
-
-def test_evaluate_without_labels_has_no_accuracy():
-    class Same:
-        def epoch(self, epoch, start=0):
-            yield np.ones((2, 3)), np.zeros((2, 2))
-
-        def __len__(self):
-            return 1
-
-    from tinycnn.losses import MSELoss
-
-    assert set(evaluate(Linear(3, 2).astype(np.float64), Same(), MSELoss())) == {"loss"}
 
 
 # ---- schedules ---------------------------------------------------------------------------------------------
@@ -291,13 +218,6 @@ def test_the_rerun_draws_the_same_dropout(monkeypatch):
     with pytest.raises(NonFiniteError):
         trainer.fit(loader(), 1)
     assert drawn == [0, 0]
-
-
-def test_evaluate_raises_rather_than_returning_nan():
-    model = network()
-    model[1].running_var = np.full(3, np.nan, np.float32)
-    with pytest.raises(NonFiniteError, match=r"first non-finite value in the output of 1 \(BatchNorm2d"):
-        evaluate(model, loader(shuffle=False))
 
 
 def test_parameters_thawed_between_epochs_are_trained():

@@ -1,23 +1,29 @@
 """Training: the loop, checkpoints, and runs that can be stopped at any moment."""
 
+from .callbacks import Callback, EarlyStopping, SaveEvery
 from .captured import CapturedStep
 from .checkpoint import Checkpoint, CheckpointError, load, load_into, save
 from .diagnose import NonFiniteError, diagnose, find_non_finite
+from .measure import evaluate
 from .features import Features, load_features, save_features
 from .memory import OutOfMemoryError
 from .run import Run
 from .settings import Settings
-from .trainer import Row, Sums, Trainer, evaluate
+from .sums import Sums
+from .trainer import Row, Trainer
 
 __all__ = [
+    "Callback",
     "CapturedStep",
     "Checkpoint",
     "CheckpointError",
+    "EarlyStopping",
     "Features",
     "NonFiniteError",
     "OutOfMemoryError",
     "Row",
     "Run",
+    "SaveEvery",
     "Settings",
     "Sums",
     "Trainer",

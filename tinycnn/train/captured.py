@@ -24,29 +24,21 @@ kernel) is found out when it is tried.  Nothing was done by then: the step is ru
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-
-from ..backend import CPU, Array, array_module, device_of, half_dtype
+from ..backend import CPU, Array, array_module, device_of
 from ..kernels import precision as products
 from ..kernels.cuda.graph import CapturedTask
 from ..layers.base import Layer
 from ..layers.tune import tune
-from ..losses.auxiliary import each_output, scores_of
-from ..optim import GradScaler, Optimizer, clip_grad_norm_
+from ..optim import EMA, Optimizer
 from .facts import Facts
+from .step import PRECISIONS, Loss, Results, Step, check_precision
 
-Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-"""``loss, dlogits = loss_fn(logits, targets)``, the loss being a mean over the batch.  With auxiliary heads logits and
-dlogits are tuples in training: see `tinycnn.AuxiliaryLoss`."""
-Results: TypeAlias = tuple[Array, Array]
-"""(loss, logits), without those of auxiliary heads."""
+__all__ = ["PRECISIONS", "CapturedStep", "Loss", "Results", "check_precision"]
 
 WARM_UP = 3
 """Steps before the one that is captured."""
@@ -55,29 +47,10 @@ PATIENCE = 4
 ATTEMPTS = 8
 """How many times the step may have changed when it was to be captured, before that is given up."""
 
-PRECISIONS = ("float32", "tf32", "bf16", "fp16")
-HALVES = {"bf16": "bfloat16", "fp16": "float16"}
-"""Types of activations, by precision."""
-
 log = logging.getLogger("tinycnn")
 
 
-def check_precision(name: str | None, like: Array) -> str | None:
-    """Return ``name`` after checking that parameters like ``like`` can be trained in that precision.
-
-    Raises:
-        ValueError: they cannot.
-    """
-    if name is not None and name not in PRECISIONS:
-        raise ValueError(f"unknown precision {name!r} (known: {', '.join(PRECISIONS)})")
-    if name is not None and like.dtype != np.float32:
-        raise ValueError(f"precision {name!r} is for float32 parameters, these are {like.dtype}")
-    if name not in (None, "float32") and device_of(like) == CPU:
-        raise ValueError(f"precision {name!r} is for networks on a GPU: move the model first, or use float32")
-    return name
-
-
-class CapturedStep:
+class CapturedStep(Step):
     """A whole training step; on a GPU it becomes one CUDA graph.
 
         step = CapturedStep(model, optimizer, CrossEntropyLoss())
@@ -90,7 +63,9 @@ class CapturedStep:
         model: the network.
         optimizer: over its parameters.
         loss_fn: see `Loss`; one that looks at its result cannot be captured.
-        clip_norm: shrink the gradients of each step to this norm at most.
+        clip_norm: shrink the gradients of each update to this norm at most.
+        accumulate: update after so many batches, as after one batch of all their examples (`step`).
+        ema: averages to move after each update.
         then: called with (loss, logits, targets) at the end of every step, and captured with it: metrics.
         graph: False runs every step as ever.
         precision: of a float32 network on a GPU; None takes things as they are.
@@ -104,10 +79,12 @@ class CapturedStep:
 
     Attributes:
         reason: why steps are not captured; None if they are, or may still be.
+        waiting: batches whose gradients wait for an update.
         scaler: the `GradScaler` of ``fp16``.
 
     Raises:
-        ValueError: a precision that is not known, or needs float32 parameters on a GPU and has others.
+        ValueError: a precision that is not known, or needs float32 parameters on a GPU and has others; ``accumulate``
+            below 1.
     """
 
     def __init__(
@@ -117,20 +94,29 @@ class CapturedStep:
         loss_fn: Loss,
         *,
         clip_norm: float | None = None,
+        accumulate: int = 1,
+        ema: EMA | None = None,
         then: Callable[[Array, Array, Array], None] | None = None,
         graph: bool = True,
         precision: str | None = None,
     ) -> None:
-        self.model, self.optimizer, self.loss_fn, self.clip_norm, self.then = model, optimizer, loss_fn, clip_norm, then
-        self.precision = check_precision(precision, optimizer.flat.data)
-        self.scaler = GradScaler(optimizer) if precision == "fp16" else None
+        super().__init__(
+            model,
+            optimizer,
+            loss_fn,
+            clip_norm=clip_norm,
+            accumulate=accumulate,
+            ema=ema,
+            then=then,
+            precision=precision,
+        )
         self.reason = self._refusal(graph)
         self._task: CapturedTask | None = None
         self._facts: Facts | None = None
         self._shapes: tuple[Any, ...] | None = None
         self._inputs: tuple[Array, Array] | None = None
         self._warm = self._odd = self._attempts = 0
-        self._revision = 0
+        self._revision = (0, 0)
         self._python: _PythonState | None = None
 
     def _refusal(self, graph: bool) -> str | None:
@@ -139,6 +125,8 @@ class CapturedStep:
             return "graph=False"
         if device_of(self.optimizer.flat.data) == CPU:
             return "the parameters are on the CPU"
+        if self.accumulate > 1:
+            return None  # the update, once for many batches, is not captured
         name = type(self.optimizer).__name__
         if type(self.optimizer).step is not Optimizer.step:
             return f"{name} has a step of its own"
@@ -171,25 +159,41 @@ class CapturedStep:
         captured = self._task is not None and self._task.is_captured
         return (loss.copy(), logits.copy()) if captured else (loss, logits)
 
-    def run(self, x: Array, y: Array, look: Callable[[Array], None] | None = None) -> Results:
+    def run(self, x: Array, y: Array, look: Callable[[Array], None] | None = None, last: bool = False) -> Results:
         """Do the same, and return arrays that the next step may overwrite.
 
         Args:
             x, y: the batch.
-            look: called with the loss: before backward, or where the step is replayed after the update.
+            look: called with the loss: before backward, or where the step is replayed after it, or after the update.
+            last: update now, even if fewer than ``accumulate`` batches are waiting.
         """
-        optimizer = self.optimizer
-        if self.reason is not None or self._is_odd(x, y):
-            return self._step(x, y, optimizer.step, look)
+        if self.accumulate == 1:
+            return self._run(x, y, 1, look)
+        share = self._begin(len(x))
+        try:
+            results = self._run(x, y, share, look)
+        except BaseException:
+            self.waiting = 0  # a part of these gradients may be missing: the group is given up
+            raise
+        if last or self.waiting == self.accumulate:
+            self._finish(self._update)
+            self.waiting = 0
+        return results
+
+    def _run(self, x: Array, y: Array, share: float, look: Callable[[Array], None] | None) -> Results:
+        """Do what is captured: all of the step, or where batches accumulate what has to be done for each."""
+        if self.reason is not None or share != 1 or self._is_odd(x, y):
+            return self._eager(x, y, self._update, share, look)
         task = self._current_task()
         if task is None:
-            return self._step(x, y, optimizer.step, look)
+            return self._eager(x, y, self._update, 1, look)
         if not task.is_captured and self._warm < WARM_UP:
             return self._warmed(task, x, y, look)
-        optimizer.prepare()
+        if self.accumulate == 1:
+            self._prepare()
         results = self._replayed(task, x, y)
         if results is None:
-            return self._step(x, y, optimizer.apply, look)
+            return self._eager(x, y, self._apply, 1, look)
         if look is not None:
             look(results[0])
         return results
@@ -199,46 +203,18 @@ class CapturedStep:
         with self._products():
             return tune(self.model, input_shape, progress=progress, dtype=self._half)
 
-    def _step(
-        self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None = None
+    def _eager(
+        self,
+        x: Array,
+        y: Array,
+        update: Callable[[], None],
+        share: float = 1,
+        look: Callable[[Array], None] | None = None,
     ) -> Results:
-        """The step itself, which ends with the optimizer's ``update``."""
-        with self._products():
-            return self._mathematics(x, y, update, look)
-
-    def _products(self) -> contextlib.AbstractContextManager[None]:
-        """Have products taken as the precision says."""
-        name = "tf32" if self.precision == "tf32" else "float32" if self.precision else products.get_precision()
-        return products.precision(name)
-
-    @property
-    def _half(self) -> np.dtype | None:
-        """The type of activations in mixed precision."""
-        name = HALVES.get(self.precision or "")
-        return None if name is None else half_dtype(name)
-
-    def _mathematics(
-        self, x: Array, y: Array, update: Callable[[], None], look: Callable[[Array], None] | None
-    ) -> Results:
-        half = self._half
-        outputs = self.model.forward(x if half is None else x.astype(half, copy=False))
-        wide = outputs if half is None else each_output(lambda y: y.astype(np.float32), outputs)
-        loss, gradients = self.loss_fn(wide, y)
-        if look is not None:
-            look(loss)
-        self.model.zero_grad()
-        self.optimizer.zero_grad()
-        if self.scaler is not None:
-            gradients = each_output(self.scaler.scale, gradients)
-        logits, dtype = scores_of(wide), scores_of(outputs).dtype
-        self.model.backward(each_output(lambda dy: dy.astype(dtype, copy=False), gradients))
-        if self.scaler is not None:
-            self.scaler.unscale(math.inf if self.clip_norm is None else self.clip_norm)
-        elif self.clip_norm is not None:
-            clip_grad_norm_(self.model, self.clip_norm)
-        update()
-        if self.scaler is not None:
-            self.scaler.update()
+        """Do it kernel by kernel; with the ``update`` that ends it, unless batches accumulate."""
+        loss, logits = self._learn(x, y, share, look)
+        if self.accumulate == 1:
+            self._finish(update)
         if self.then is not None:
             self.then(loss, logits, y)
         return loss, logits
@@ -276,7 +252,9 @@ class CapturedStep:
         for group in self.optimizer.param_groups:
             for slot in self.optimizer.slots_of(group):
                 self.optimizer._slot(slot)  # here, not where the task's memory is: it outlives the task
-        results = task.run(lambda: self._step(x, y, self.optimizer.step, look))
+        if self.ema is not None:
+            self.ema._find()
+        results = task.run(lambda: self._eager(x, y, self._update, 1, look))
         self._warm += 1
         if self._facts is None:  # the first one has made what is made once
             self._facts = self._look_around()
@@ -284,7 +262,7 @@ class CapturedStep:
 
     def _look_around(self) -> Facts:
         """Return everything that decides what a step does."""
-        own = ("model", "optimizer", "loss_fn", "then", "clip_norm", "precision", "scaler")
+        own = ("model", "optimizer", "loss_fn", "then", "clip_norm", "accumulate", "ema", "precision", "scaler")
         others = {name: functools.partial(getattr, self, name) for name in own}
         return Facts(self.model, self.loss_fn, {**others, "products": products.get_precision})
 
@@ -293,7 +271,7 @@ class CapturedStep:
         if not task.is_captured:
             if not self._capture(task, x, y):
                 return None
-        elif self._revision != self.optimizer.revision:
+        elif self._revision != self._revisions():
             self._drop()  # it will be captured again
             return None
         else:
@@ -311,7 +289,7 @@ class CapturedStep:
         inputs = self._inputs = _like(x), _like(y)
         why = None
         try:
-            task.capture(lambda: self._step(*inputs, self.optimizer.apply))
+            task.capture(lambda: self._eager(*inputs, self._apply))
         except Exception as error:  # CuPy's own kinds, and the layers'
             why = f"{type(error).__name__}: {error}"
         assert self._facts is not None
@@ -320,9 +298,15 @@ class CapturedStep:
         if why is not None:
             self._give_up(why)
             return False
-        self._attempts, self._revision = 0, self.optimizer.revision
+        self._attempts, self._revision = 0, self._revisions()
         self._python = _PythonState(self.model, self.optimizer)
         return True
+
+    def _revisions(self) -> tuple[int, int]:
+        """Return what changes when the update would launch something else, if it is captured."""
+        if self.accumulate > 1:
+            return 0, 0
+        return self.optimizer.revision, 0 if self.ema is None else self.ema.revision
 
     def _give_up(self, reason: str) -> None:
         """Run all steps as ever from now on, and say why."""
