@@ -122,3 +122,32 @@ def test_warmup_comes_first(optimizer):
 def test_every_schedule_has_state(parameters, name):
     schedule = optim.create_schedule(name, optim.SGD(parameters, lr=0.1), 10)
     schedule.load_state_dict(schedule.state_dict())
+
+
+def test_the_warmup_of_resnet_110(parameters):
+    """He et al. 2016, section 4.2: 0.01 for 400 iterations, then 0.1, a tenth from 32k and a hundredth from 48k on."""
+    options = {"warmup": 400, "warmup_factor": 0.1, "warmup_mode": "constant", "milestones": (32_000, 48_000)}
+    schedule = optim.create_schedule("multistep", optim.SGD(parameters, lr=0.1), 64_000, **options)
+    seen = rates(schedule, 64_000)
+    for t, lr in [(0, 0.01), (399, 0.01), (400, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001)]:
+        assert seen[t] == pytest.approx(lr, rel=1e-12), t
+    assert seen[400] == 0.1
+    assert len(set(seen)) <= 4
+
+
+def test_a_warmup_may_begin_anywhere(optimizer):
+    seen = rates(optim.create_schedule("none", optimizer, 9, warmup=4, warmup_factor=0.5), 9)
+    assert seen == pytest.approx([0.1, 0.125, 0.15, 0.175, *[0.2] * 6])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"warmup_mode": "square"}, "warmup_mode must be 'linear' or 'constant', got 'square'"),
+        ({"milestones": [3, 8]}, r"milestones must come after the warmup of 4 steps, got \[3, 8\]"),
+        ({"warmup_factor": 0}, "factor must be greater than 0"),
+    ],
+)
+def test_a_warmup_that_makes_no_sense(optimizer, options, words):
+    with pytest.raises(ValueError, match=words):
+        optim.create_schedule("multistep", optimizer, 20, warmup=4, **options)

@@ -153,7 +153,15 @@ def schedule_names() -> list[str]:
     return list(_SCHEDULES)
 
 
-def create_schedule(name: str, optimizer: Optimizer, total: int, warmup: int = 0, **kwargs: Any) -> Schedule:
+def create_schedule(
+    name: str,
+    optimizer: Optimizer,
+    total: int,
+    warmup: int = 0,
+    warmup_factor: float = 0.01,
+    warmup_mode: str = "linear",
+    **kwargs: Any,
+) -> Schedule:
     """Make a schedule by name that suits a training of ``total`` steps of the schedule.
 
     What a step is, an epoch or a batch, is up to the caller: ``total`` counts what is stepped.
@@ -174,7 +182,10 @@ def create_schedule(name: str, optimizer: Optimizer, total: int, warmup: int = 0
         name: one of `schedule_names`.
         optimizer: whose lr is the highest of the training.
         total: steps of the schedule in the whole training.
-        warmup: so many steps of a straight line from 1 % of lr to lr come first, and the schedule has the rest.
+        warmup: so many steps come first, and the schedule has the rest; ``milestones`` count from the very first.
+        warmup_factor, warmup_mode: they go in a straight line from this share of lr to lr (``"linear"``), or stay at it
+            (``"constant"``): ``create_schedule("multistep", optimizer, 64_000, milestones=(32_000, 48_000), warmup=400,
+            warmup_factor=0.1, warmup_mode="constant")`` with lr 0.1 is the ResNet-110 of He et al. 2016.
         kwargs: the schedule's arguments.
 
     Raises:
@@ -190,10 +201,26 @@ def create_schedule(name: str, optimizer: Optimizer, total: int, warmup: int = 0
         return make(optimizer, total, **kwargs)
     if name in ("onecycle", "plateau"):
         raise ValueError(f"schedule {name!r} cannot have a warmup of {warmup}: onecycle has its own, plateau none")
-    first = LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+    if warmup_mode not in ("linear", "constant"):
+        raise ValueError(f"warmup_mode must be 'linear' or 'constant', got {warmup_mode!r}")
+    if kwargs.get("milestones") is not None:
+        kwargs["milestones"] = _after(warmup, kwargs["milestones"])
+    first: LRScheduler
+    if warmup_mode == "linear":
+        first = LinearLR(optimizer, start_factor=warmup_factor, total_iters=warmup)
+    else:
+        first = ConstantLR(optimizer, factor=warmup_factor, total_iters=warmup)
     then = make(optimizer, total - warmup, **kwargs)
     assert isinstance(then, LRScheduler)
     return SequentialLR(optimizer, [first, then], milestones=[warmup])
+
+
+def _after(warmup: int, milestones: Iterable[int]) -> list[int]:
+    """Return milestones, counted from the first step, as a schedule counts them that begins after a warm-up."""
+    milestones = list(milestones)
+    if any(milestone <= warmup for milestone in milestones):
+        raise ValueError(f"milestones must come after the warmup of {warmup} steps, got {milestones}")
+    return [milestone - warmup for milestone in milestones]
 
 
 def _find(kind: str, name: str, known: Mapping[str, Any]) -> Any:

@@ -1,11 +1,12 @@
 """Training: the loop, checkpoints, and runs that can be stopped at any moment."""
 
+from .batchnorm_statistics import recompute_statistics
 from .callbacks import Callback, EarlyStopping, SaveEvery
 from .captured import CapturedStep
 from .checkpoint import Checkpoint, CheckpointError, load, load_into, save
 from .diagnose import NonFiniteError, diagnose, find_non_finite
-from .measure import evaluate
 from .features import Features, load_features, save_features
+from .measure import evaluate
 from .memory import OutOfMemoryError
 from .run import Run
 from .settings import Settings
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "load_features",
     "load_into",
+    "recompute_statistics",
     "save",
     "save_features",
 ]
