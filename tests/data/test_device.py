@@ -223,6 +223,24 @@ def test_an_error_comes_after_the_batches_before_it(gpu, workers):
             next(batches)
 
 
+@resident
+def test_an_error_elsewhere_ends_the_threads_too(gpu, resident):
+    """Though its traceback holds on to all that was there."""
+
+    def into():
+        raise ZeroDivisionError
+
+    before = threading.active_count()
+    batches = DeviceLoader(PHOTOS, LABELS, 2, resident=resident, workers=2).epoch(0, into=into)
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(batches)
+    for thread in threading.enumerate():
+        if thread.name.startswith("tinycnn-loader"):
+            thread.join(20)
+    assert threading.active_count() == before
+    assert caught.tb
+
+
 def test_images_of_another_size_than_stored_are_written_where_asked(gpu):
     settings = {"batch_size": 5, "transform": RandomResizedCrop((3, 4)), "normalize": NORMALIZE}
     x, y = gpu.empty((5, 3, 4, 3), np.float32).transpose(0, 3, 1, 2), gpu.empty(5, np.int64)

@@ -133,6 +133,10 @@ def test_a_result_that_is_dropped_is_gone(some):
     first = weakref.ref(next(results))
     assert first() is None
     assert len(list(results)) == 2
+    job = workers._Job(Batch, os.getpid())
+    job.do()
+    again = weakref.ref(job.outcome())
+    assert again() is None, "whoever still holds the job"
 
 
 def test_without_workers_there_are_no_threads():
@@ -335,6 +339,15 @@ def test_a_program_ends_with_an_iterator_half_way(what):
         [sys.executable, "-c", PROGRAM.format(what=what)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "end of the program\n", "")
+
+
+def test_a_task_that_is_under_way_when_the_program_ends_is_not_cut_off():
+    what = "time.sleep(0.2); print('task done', flush=True)"
+    program = PROGRAM.format(what=what).replace("0.2\nbegun", "20\nbegun")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[:2] == ["end of the program", "task done"]
+    assert done.stdout.count("task done") <= 2, "and no other is begun"
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -96,13 +96,13 @@ class _Job(Generic[T]):
     def __init__(self, task: Callable[[], T], process: int) -> None:
         self.task, self.process = task, process  # whose threads there are
         self.done = threading.Event()
-        self.result: T
+        self.results: list[T] = []
         self.error: BaseException | None = None
 
     def do(self) -> None:
         """Do it, in whichever thread this is."""
         try:
-            self.result = _alone(self.task)
+            self.results.append(_alone(self.task))
         except BaseException as error:
             self.error = error
         self.done.set()
@@ -113,7 +113,7 @@ class _Job(Generic[T]):
             return _alone(self.task)
         self.done.wait()
         if self.error is None:
-            return self.result
+            return self.results.pop()  # the thread may hold on to the job for a moment
         try:
             raise self.error
         finally:
@@ -144,7 +144,6 @@ class _Crew:
             if self.dismissed:
                 return
             job.do()
-            del job  # while this thread waits, it keeps nothing
         self.jobs.put(None)  # for the next
 
     def dismiss(self) -> None:
