@@ -62,7 +62,8 @@ def cells(row: str, starts: list[int]) -> list[str]:
 
 
 def formula(body: str, indent: str) -> str:
-    return textwrap.indent(fence(textwrap.dedent(body.rstrip()), "", "text"), indent)
+    body = re.sub(r"(?m) {4,}(\(\d+\))$", r"    \1", body.rstrip())  # numbers of equations, far to the right
+    return textwrap.indent(fence(textwrap.dedent(body), "", "text"), indent)
 
 
 def in_list(text: str, place: int) -> str:

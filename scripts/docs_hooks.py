@@ -54,7 +54,7 @@ def branch(tree: dict) -> list:
 
 def on_files(files, config, **_):
     for name, page in modules().items():
-        files.append(File.generated(config, page, content=f"# {name.rpartition('.')[2]}\n\n::: {name}\n"))
+        files.append(File.generated(config, page, content=f"::: {name}\n"))
     return files
 
 
@@ -72,6 +72,8 @@ def formula(tex: str, block: bool, where: str) -> str:
 
 @functools.cache
 def mathml(tex: str, block: bool) -> str:
+    if block:  # what is summed over stands below the sign, within brackets too
+        tex = tex.replace(r"\sum_", r"\sum\limits_")
     text = converter.convert(tex, display="block" if block else "inline")
     ElementTree.fromstring(text)
     if left := re.search(r"\\[a-zA-Z]+", text):
