@@ -106,7 +106,8 @@ def test_initial_values_are_he_normal_and_torchvisions():
 
 def test_checkpointed_gives_the_same_bits():
     a, b = (
-        densenet_cifar(16, 5, growth_rate=4, dropout=0.2, checkpointed=c, rng=np.random.default_rng(0)) for c in (0, 1)
+        densenet_cifar(16, 5, growth_rate=4, dropout=0.2, checkpointed=c, rng=np.random.default_rng(0))
+        for c in (False, True)
     )
     assert_same_step(a, b, images(2, 3, 12, 9).astype(np.float32))
 
