@@ -7,6 +7,7 @@ checked: they must open without any network, with no script, style, font or pict
 import functools
 import html
 import logging
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +26,9 @@ STYLED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//[^"') ]+""")
 
 
 def modules() -> dict[str, str]:
-    """Where the page of each module is, by its dotted name."""
+    """Where the page of each module is, by its dotted name; none where only the other pages are wanted, and soon."""
+    if os.environ.get("TINYCNN_DOCS") == "pages":
+        return {}
     found = (p for p in sorted(PACKAGE.rglob("*.py")) if (p.parent / "__init__.py").exists())
     paths = (p.relative_to(PACKAGE.parent).with_suffix("") for p in found)
     paths = ((p.parent, f"{p.parent}/index.md") if p.name == "__init__" else (p, f"{p}.md") for p in paths)
@@ -40,7 +43,8 @@ def on_config(config, **_):
         for part in inner:
             room = room.setdefault(part, {})
         room[""] = page
-    config.nav.append({"Reference": branch(tree)})
+    if tree:
+        config.nav.append({"Reference": branch(tree)})
     return config
 
 
