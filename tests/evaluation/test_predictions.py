@@ -158,9 +158,9 @@ def test_average():
 
 def test_average_refuses_other_images():
     a = Predictions([[0.5, 0.5], [0.5, 0.5]], [0, 1], ("a", "b"))
-    with pytest.raises(ValueError, match="number 2 has other labels"):
+    with pytest.raises(ValueError, match="network 2 had other labels"):
         average([a, Predictions(a.probabilities, [1, 0], a.classes)])
-    with pytest.raises(ValueError, match="number 3 has others than the first"):
+    with pytest.raises(ValueError, match="network 3 has others"):
         average([a, a, Predictions(a.probabilities, a.labels, ("b", "a"))])
     with pytest.raises(ValueError, match="got none"):
         average([])

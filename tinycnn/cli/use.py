@@ -1,35 +1,47 @@
-"""``tinycnn eval`` and ``tinycnn predict``: using a trained network, from its file alone."""
+"""``tinycnn eval`` and ``tinycnn predict``: using trained networks, from their files alone."""
 
 from __future__ import annotations
 
 import json
-import shlex
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from .. import parallel
-from ..messages import nearest
-from .convert import ArgumentOption, DropOption, RenameOption, network_of
-from .data import ready
-from .errors import FAILED, OUT_OF_MEMORY, CommandError, bad_input
+from .convert import ArgumentOption, DropOption, RenameOption
+from .errors import bad_input
 from .images import bright_border, read_image
+from .look import Look, Measured, class_table, more_words_for, one_dataset, sizes, summary, words_for
+from .trained import Trained, open_foreign, open_trained
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file.")]
-OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="A run folder, or a checkpoint file.")]
+CheckpointsArgument = Annotated[
+    list[Path] | None, typer.Argument(help="Run folders, or checkpoint files.", metavar="[CHECKPOINTS]...")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads. [default: all cores]")]
 JsonLine = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-NORMALIZATIONS = ("imagenet", "cifar10", "inception", "none")
 
 
 def evaluate(
-    checkpoint: OptionalCheckpoint = None,
+    checkpoints: CheckpointsArgument = None,
     data: Annotated[str | None, typer.Option(help="Another dataset than the one it was trained on.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
-    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    split: Annotated[str, typer.Option(help="test, train, or validation: what the run has set aside.")] = "test",
+    views: Annotated[str, typer.Option(help="single, mirrored, ten-crop or multi-scale.")] = "single",
+    scales: Annotated[str | None, typer.Option(help="Sizes that images are brought to before: 256,288.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show precision, recall and F1 of each.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Divide scores by the temperature that fits the validation images.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all that is measured, as JSON.")] = None,
+    confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the confusion matrix, a PNG.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw accuracy by confidence, a PNG.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A file of weights: .pth, .pt, .th, .safetensors.")] = None,
     model_name: Annotated[str | None, typer.Option("--model", help="The network that --weights are of.")] = None,
     normalize: Annotated[str | None, typer.Option(help="imagenet, cifar10, inception or none: for --weights.")] = None,
@@ -40,140 +52,124 @@ def evaluate(
     threads: ThreadsOption = None,
     json_line: JsonLine = False,
 ) -> None:
-    """Measure a trained network on the test images.
+    """Measure a trained network on the test images, or several and their mean: an ensemble.
 
     Of a run or a checkpoint of tinycnn's, everything is known.  Weights from elsewhere need --model, --data and
     --normalize: images are brought to the network's size, pixels to 0..1, and then the mean is subtracted and the
     result divided by the standard deviation of ImageNet's or CIFAR-10's images, channel by channel (inception: 0.5 and
     0.5, which GoogLeNet's and the Inceptions' published weights expect; none: neither).
-    """
-    from ..train import NonFiniteError
-    from ..train import evaluate as measure
 
+    Each image is looked at once, or in several views, whose probabilities are averaged: with its mirror image; in ten
+    crops of the network's size (of images 8/7 as large, or of --scales); or whole in several sizes, and mirrored.  With
+    --scales, single and mirrored look at the middle: --scales 256 is how published weights for 224 pixels are measured.
+    """
     with bad_input():
-        path = checkpoint or weights
-        if path is None or (checkpoint and weights):
+        if bool(checkpoints) == bool(weights):
             raise ValueError("name either a run or a checkpoint, or a file of weights with --weights")
+        look = Look(views, sizes(scales), split)
+        files = Files(report, confusion, calibration)
         if weights:
-            model, metadata = _foreign(path, model_name, data, normalize, (rename, drop, option), device, threads)
+            changes = rename, drop, option
+            members = [open_foreign(weights, model_name, data, normalize, changes, device, threads)]
         elif model_name or normalize or rename or drop or option:
             raise ValueError("--model, --normalize, --rename, --drop and --option are for --weights: a run knows them")
         else:
-            model, metadata = _load(path, device, threads)
-        loader, name = _test_loader(model, metadata, path, data, data_dir, split)
-    try:
-        means = measure(model, loader)
-    except NonFiniteError as error:
-        raise CommandError(str(error), FAILED) from error
-    except MemoryError as error:
-        raise CommandError(OUT_OF_MEMORY, FAILED) from error
-    N = len(loader.labels)
-    result = {"data": name, "split": split, "images": N, **means, "checkpoint": str(path)}
-    result |= {"model": metadata["architecture"]["name"]}
-    if split == "test":
-        result["test_accuracy"] = means["accuracy"]
-    if json_line:
-        print(json.dumps(result))
+            members = [open_trained(path, device, threads) for path in checkpoints or []]
+        data = one_dataset(members, data)
+        if calibrate and split != "test":
+            raise ValueError("--calibrate fits a temperature to the validation images, and is for --split test")
+    measured = [look.measure(one, data, data_dir) for one in members]
+    found, loss = _together(measured)
+    result = {"data": measured[0].data, "split": split, **summary(found, loss), **_which(look, measured)}
+    lines = _lines(look, measured, found, loss)
+    if calibrate:
+        held_out = [look.at_validation().measure(one, data, data_dir) for one in members]
+        found = _calibrated(found, _together(held_out)[0], result, lines)
+    if per_class:
+        lines.append(class_table(found))
+    files.write(result, found)
+    print(json.dumps(result) if json_line else "\n".join(lines))
+
+
+def _together(measured: list[Measured]) -> tuple[Any, float]:
+    """Return predictions and loss of one network, or of the mean of several."""
+    from ..evaluation import average
+
+    if len(measured) == 1:
+        return measured[0].found, measured[0].loss
+    with bad_input():
+        try:
+            found = average([one.found for one in measured])
+        except ValueError as error:
+            raise ValueError(f"{measured[0].data} {measured[0].split}: {error}") from None
+    return found, found.loss
+
+
+def _which(look: Look, measured: list[Measured]) -> dict[str, Any]:
+    """Return which networks were measured, and how."""
+    first, several = measured[0], len(measured) > 1
+    which: dict[str, Any] = {"views": look.views}
+    if several:
+        which["members"] = [one.to_dict() for one in measured]
     else:
-        right = round(means["accuracy"] * N)
-        print(
-            f"{name} {split}: accuracy {100 * means['accuracy']:.2f} % ({right:,} of {N:,}), loss {means['loss']:.4f}"
-        )
+        which |= {name: first.to_dict()[name] for name in ("scales", "checkpoint", "model")}
+    return which | ({"test_accuracy": _together(measured)[0].accuracy} if look.split == "test" else {})
 
 
-def _load(path: Path, device: str, threads: int | None) -> tuple[Any, dict[str, Any]]:
-    """Return the network, on its device, and the checkpoint's metadata, which must say how images are prepared."""
-    from ..backend import resolve_device
-    from ..train.checkpoint import WEIGHTS, CheckpointError, build, preprocessing_of, read
-
-    if threads is not None:
-        parallel.set_num_threads(threads)
-    device = resolve_device(device)
-    if _unfinished(path):
-        command = f"tinycnn train --resume {shlex.quote(str(path))}"
-        raise CheckpointError(f"{path}: no epoch is finished yet: go on with {command}")
-    saved = read(path, WEIGHTS)
-    preprocessing_of(saved)
-    return build(saved).to(device), saved.metadata
+def _lines(look: Look, measured: list[Measured], found: Any, loss: float) -> list[str]:
+    """Return the result in words."""
+    what = look.words(measured[0])
+    lines = [f"{one.trained.path}: {words_for(one.found, one.loss)}" for one in measured if len(measured) > 1]
+    what = f"mean of {len(measured)}, {what}" if lines else what
+    return [*lines, f"{what}: {words_for(found, loss)}", more_words_for(found)]
 
 
-def _foreign(
-    path: Path,
-    name: str | None,
-    data: str | None,
-    normalize: str | None,
-    changes: tuple[list[str] | None, list[str] | None, list[str] | None],
-    device: str,
-    threads: int | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Return the network with weights from elsewhere, and what a checkpoint's metadata would say of it."""
-    from .. import models
-    from ..backend import resolve_device
+def _calibrated(found: Any, held_out: Any, result: dict[str, Any], lines: list[str]) -> Any:
+    """Return the predictions at the temperature that fits held-out images, and say so."""
+    from ..evaluation import fit_temperature
 
-    if threads is not None:
-        parallel.set_num_threads(threads)
-    device = resolve_device(device)
-    if data is None or normalize is None:
-        raise ValueError("--weights say nothing of images: name a dataset with --data, and --normalize for its pixels")
-    if normalize not in NORMALIZATIONS:
-        known = ", ".join(NORMALIZATIONS)
-        raise ValueError(f"--normalize: unknown {normalize!r}{nearest(normalize, NORMALIZATIONS)} (known: {known})")
-    model = network_of(path, name, *changes).to(device)
-    architecture = model.architecture
-    mean, std = _normalization(normalize, architecture["in_channels"])
-    how = {
-        "data": data,
-        "input_size": models.architecture(architecture["name"]).input_shape[1:],
-        "classes": range(architecture["num_classes"]),
-        "mean": mean,
-        "std": std,
-    }
-    return model, {"architecture": architecture, "preprocessing": how}
+    T = fit_temperature(held_out.probabilities, held_out.labels)
+    cooled = found.at_temperature(T)
+    result["calibrated"] = {"temperature": T, "fitted_to": len(held_out), **summary(cooled, cooled.loss)}
+    error = 100 * cooled.calibration().error
+    lines.append(
+        f"at temperature {T:.3f}, fitted to {len(held_out):,} validation images: loss {cooled.loss:.4f}, "
+        f"calibration error {error:.2f} %"
+    )
+    return cooled
 
 
-def _normalization(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation by channel."""
-    from ..data import cifar, imagefolder
+@dataclass(frozen=True)
+class Files:
+    """What an evaluation is to write.
 
-    if name in (same := {"none": (0.0, 1.0), "inception": (0.5, 0.5)}):
-        mean, std = same[name]
-        return (mean,) * channels, (std,) * channels
-    source = imagefolder if name == "imagenet" else cifar
-    if len(source.MEAN) != channels:
-        raise ValueError(f"--normalize {name} is for images of {len(source.MEAN)} channels, not {channels}: use none")
-    return source.MEAN, source.STD
+    Raises:
+        ValueError: a folder is not there, or a picture cannot be drawn here.
+    """
 
+    report: Path | None
+    confusion: Path | None
+    calibration: Path | None
 
-def _unfinished(run: Path) -> bool:
-    """Whether this is a run folder in which no epoch has ended: a state to go on from, and no weights."""
-    weights = (run / f"{name}.safetensors" for name in ("best", "last"))
-    return (run / "training_state.safetensors").is_file() and not any(path.exists() for path in weights)
+    def __post_init__(self) -> None:
+        for path in filter(None, (self.report, self.confusion, self.calibration)):
+            if not path.parent.is_dir():
+                raise ValueError(f"{path}: there is no folder {path.parent}: make it, or name another")
+        if (self.confusion or self.calibration) and find_spec("matplotlib") is None:
+            raise ValueError("pictures need matplotlib: pip install 'tinycnn[plot]'")
 
+    def write(self, result: dict[str, Any], found: Any) -> None:
+        """Write the files that are wanted."""
+        from ..evaluation import draw_calibration, draw_confusion
+        from ..train.files import write_json
 
-def _test_loader(
-    model: Any, metadata: dict[str, Any], checkpoint: Path, name: str | None, data_dir: Path | None, split: str
-) -> tuple[Any, str]:
-    from .. import data
-    from ..backend import device_of, to_device
-    from ..train.run import EVALUATION_BATCH, read_config
-
-    how = metadata["preprocessing"]
-    name = name or how["data"]
-    if data_dir is None and (checkpoint / "config.json").is_file():
-        data_dir = read_config(checkpoint).get("data_dir")
-    ready(name, data_dir)
-    dataset = data.load(name, split, data_dir)
-    C, K = metadata["architecture"]["in_channels"], len(how["classes"])
-    if dataset.shape[0] != C or dataset.num_classes != K:
-        raise ValueError(
-            f"{checkpoint}: the network takes {C} channels and tells {K} classes apart, {name} has "
-            f"{dataset.shape[0]} and {dataset.num_classes}: choose another dataset"
-        )
-    first = next(model.parameters()).data
-    dataset = data.prepare(dataset, tuple(how["input_size"]))
-    normalize = data.Normalize(tuple(how["mean"]), tuple(how["std"]), str(first.dtype))
-    images, labels = (to_device(array, device_of(first)) for array in (dataset.images, dataset.labels))
-    return data.Loader(images, labels, EVALUATION_BATCH, shuffle=False, normalize=normalize), name
+        with bad_input():
+            if self.report:
+                write_json(self.report, found.to_dict() | result)
+            if self.confusion:
+                draw_confusion(found, self.confusion)
+            if self.calibration:
+                draw_calibration(found, self.calibration)
 
 
 def predict(
@@ -194,10 +190,10 @@ def predict(
     with bad_input():
         if top < 1:
             raise ValueError(f"--top must be at least 1, got {top}")
-        model, metadata = _load(checkpoint, device, threads)
-        how = metadata["preprocessing"]
-        pixels = [read_image(path, metadata["architecture"]["in_channels"], invert) for path in images]
-        probabilities = _probabilities(model, how, pixels)
+        trained = open_trained(checkpoint, device, threads)
+        how = trained.how
+        pixels = [read_image(path, trained.architecture["in_channels"], invert) for path in images]
+        probabilities = _probabilities(trained, pixels)
     results = [
         {"image": str(path), **_ranking(p, how["classes"], top)} for path, p in zip(images, probabilities, strict=True)
     ]
@@ -215,18 +211,16 @@ def predict(
         )
 
 
-def _probabilities(model: Any, how: dict[str, Any], pixels: list[np.ndarray]) -> list[np.ndarray]:
+def _probabilities(trained: Trained, pixels: list[np.ndarray]) -> list[np.ndarray]:
     from .. import data
     from ..backend import device_of, to_device, to_numpy
     from ..losses import softmax
 
-    first = next(model.parameters()).data
-    normalize = data.Normalize(tuple(how["mean"]), tuple(how["std"]), str(first.dtype))
     found = []
     for x in pixels:
-        for size in (how["image_size"], how["input_size"]):
+        for size in (trained.how["image_size"], trained.input_size):
             x = data.fit_images(x, tuple(size))
-        logits = model.forward(to_device(normalize(x), device_of(first)))
+        logits = trained.model.forward(to_device(trained.scale(x), device_of(trained.like)))
         found.append(to_numpy(softmax(logits))[0])
     return found
 

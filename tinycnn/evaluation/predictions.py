@@ -260,8 +260,8 @@ def average(predictions: Sequence[Predictions]) -> Predictions:
     first = predictions[0]
     for i, other in enumerate(predictions):
         if other.classes != first.classes:
-            raise ValueError(f"an ensemble needs the same classes: number {i + 1} has others than the first")
+            raise ValueError(f"an ensemble needs the same classes: network {i + 1} has others")
         if not np.array_equal(other.labels, first.labels):
-            raise ValueError(f"an ensemble needs the same images in one order: number {i + 1} has other labels")
+            raise ValueError(f"an ensemble needs the same images in one order: network {i + 1} had other labels")
     total = sum((other.probabilities for other in predictions[1:]), first.probabilities)
     return Predictions(total / len(predictions), first.labels, first.classes)
