@@ -30,9 +30,12 @@ def _no_network_and_a_cache_of_its_own(request, tmp_path_factory):
 
 
 @pytest.fixture
-def kept_cache(tmp_path_factory, monkeypatch):
+def kept_cache(request, tmp_path_factory, monkeypatch):
     """A cache that tests of the real CIFAR-10 share, since unpacking that takes ten seconds."""
-    folder = tmp_path_factory.getbasetemp() / "kept cache"
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # one process of several, which have folders in one
+        folder = folder.parent
+    folder = folder / "kept cache"
     monkeypatch.setenv("TINYCNN_CACHE", str(folder))
     return folder
 

@@ -21,6 +21,7 @@ TESTS = Path(__file__).parent
 SECONDS = 60
 """For one test: a kernel that runs for longer has lost its way, and that is being noticed."""
 PYTEST = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "--tb=short"]
+PYTEST += ["-W", "ignore:Module already imported"]  # hypothesis, that is, which pytest would rather import itself
 
 
 class Mutant(NamedTuple):
@@ -60,7 +61,7 @@ def main():
     """Read mutants, run them, print the outcomes."""
     waiting = [Mutant(*row) for row in json.load(sys.stdin)]
     sys.path.insert(0, str(TESTS))
-    for name in ("numpy", "pytest", "tinycnn"):  # once, for all children
+    for name in ("numpy", "pytest", "hypothesis", "strict_cupy", "helpers", "tinycnn"):  # once, for all children
         importlib.import_module(name)
     found, running = {}, {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
