@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ALL = ("steps", "inference", "frozen", "layers", "optimizers", "memory", "scaling", "peers")
+ALL = ("steps", "inference", "frozen", "layers", "optimizers", "loader", "memory", "scaling", "peers")
 WIDTH = 160
 """Columns of the tables where standard output is no terminal."""
 RESULTS = Path(__file__).parent / "results"
@@ -85,6 +85,14 @@ def optimizers(
 ) -> None:
     """One update of ten million parameters, by every optimizer."""
     run(["optimizers"], json, threads, quick, plot, only=only)
+
+
+@app.command()
+def loader(
+    json: Json = None, threads: Threads = None, quick: Quick = False, plot: Plot = None, only: Only = ""
+) -> None:
+    """What the loader costs a training step, and how fast it augments and decodes by itself."""
+    run(["loader"], json, threads, quick, plot, only=only)
 
 
 @app.command()

@@ -22,7 +22,7 @@ def _threads_of_torch():
 
 @pytest.fixture
 def _least_effort(monkeypatch):
-    for name in ("steps", "inference", "frozen", "layers", "optimizers", "scaling", "peers"):
+    for name in ("steps", "inference", "frozen", "layers", "optimizers", "loader", "scaling", "peers"):
         monkeypatch.setattr(f"benchmarks.{name}.QUICK", LEAST)
 
 
