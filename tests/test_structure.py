@@ -25,7 +25,7 @@ ROOMS = [
     ["gradcheck", "contract"],
     ["evaluation"],
     ["train"],
-    ["interop", "report"],
+    ["interop", "report", "explain"],
     ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

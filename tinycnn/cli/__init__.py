@@ -12,6 +12,7 @@ from .. import __version__
 from .convert import convert
 from .data import app as data_app
 from .errors import FAILED, INTERRUPTED, CommandError, words_of
+from .explain import explain
 from .export import export
 from .inspect import gradcheck, list_models, summary
 from .report import compare, report
@@ -37,6 +38,7 @@ app.command("models")(list_models)
 app.add_typer(data_app, name="data")
 app.command("summary")(summary)
 app.command("gradcheck")(gradcheck)
+app.command("explain")(explain)
 
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 """What typer raises for a wrong option or argument (newer versions bring click along under another name)."""

@@ -1,0 +1,298 @@
+"""The page in a browser: pointed at and clicked, its numbers compared with loops in NumPy."""
+
+import re
+
+import numpy as np
+import pytest
+from headless import chromium, visit
+
+from tinycnn import CrossEntropyLoss
+from tinycnn.explain import record, study_network, write
+
+DIGITS = 2e-4  # five digits are shown
+CLASSES = ("ant", "bee", "cat", "<dog>")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser, model, examples, tmp_path_factory):
+    study = study_network(model, examples, CLASSES, "small")
+    path = write(study, tmp_path_factory.mktemp("page") / "small.html")
+    with visit(browser, path) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        yield page
+
+
+@pytest.fixture(scope="module")
+def passes(model, examples):
+    """What the page should show: the first image with its own class, 2, and with class 1."""
+
+    def visits(label):
+        return record(model, examples[0].x, lambda y: CrossEntropyLoss()(y, np.array([label]))[1])
+
+    return {label: visits(label) for label in (2, 1)}
+
+
+def open_layer(page, path):
+    page.locator(f'#strip button[title^="{path}:"]').last.click()
+
+
+def point(page, role, h, w, channels=()):
+    """Step to channels, then click on a cell of a map; return the sum shown and the number recorded."""
+    for side, channel in channels:
+        while f"channel {channel} of" not in page.inner_text(f'[data-role="{side}"] .stepper'):
+            page.click(f'[data-role="{side}"] [aria-label="next channel"]')
+    stage = page.locator(f'[data-role="{role}"] .stage')
+    view = [float(v) for v in page.get_attribute(f'[data-role="{role}"] svg', "viewBox").split()]
+    box = stage.bounding_box()
+    x, y = (w - view[0] + 0.5) / view[2] * box["width"], (h - view[1] + 0.5) / view[3] * box["height"]
+    stage.click(position={"x": x, "y": y})
+    return shown(page)
+
+
+def shown(page):
+    lines = page.locator("#said .sum").all_inner_texts()
+    assert lines
+    assert all("differs" not in line for line in lines), lines
+    sums = [number(t) for t in page.locator("#said .sum b").all_inner_texts()]
+    recorded = [number(t) for t in page.locator("#said .sum output").all_inner_texts()]
+    return sums, recorded
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+def pixel(x, c, h, w):
+    inside = 0 <= h < x.shape[2] and 0 <= w < x.shape[3]
+    return float(x[0, c, h, w]) if inside else 0.0
+
+
+@pytest.mark.parametrize(("o", "c", "oh", "ow"), [(0, 0, 0, 0), (4, 1, 2, 5), (5, 0, 4, 9)])
+def test_a_convolutions_output(page, model, passes, o, c, oh, ow):
+    """Stride (2, 1), padding (1, 2), dilation (1, 2), and a window of 3×2."""
+    v, conv = passes[2][model.conv], model.conv
+    open_layer(page, "conv")
+    sums, recorded = point(page, "y", oh, ow, [("y", o), ("x", c)])
+    w, b = conv.weight.data.astype(np.float64), conv.bias.data.astype(np.float64)
+    expected = b[o]
+    patch = np.zeros((3, 2))
+    for channel in range(2):
+        for kh in range(3):
+            for kw in range(2):
+                x = pixel(v.x, channel, 2 * oh + kh - 1, ow + 2 * kw - 2)
+                expected += w[o, channel, kh, kw] * x
+                if channel == c:
+                    patch[kh, kw] = x
+    assert sums == pytest.approx([expected], rel=DIGITS)
+    assert recorded == pytest.approx([v.y[0, o, oh, ow]], rel=DIGITS)
+    cells = [number(t) for t in page.locator("#said .grids > div").nth(0).locator("td").all_inner_texts()]
+    np.testing.assert_allclose(np.reshape(cells, (3, 2)), patch, rtol=DIGITS)
+    row = page.locator("#said .rows").last.locator("tr").nth(4).locator("td").all_inner_texts()
+    assert row[:2] == ["3", "0, 1, 1"]  # k counts kernel row, kernel column, channel
+    assert number(row[3]) == pytest.approx(w[o, 1, 0, 1], rel=DIGITS)
+
+
+@pytest.mark.parametrize(("c", "h", "w"), [(0, 0, 0), (1, 3, 4), (0, 8, 7)])
+@pytest.mark.parametrize("role", ["x", "dx"])
+def test_a_convolutions_input(page, model, passes, role, c, h, w):
+    v, weights = passes[2][model.conv], model.conv.weight.data.astype(np.float64)
+    open_layer(page, "conv")
+    sums, recorded = point(page, role, h, w, [("x", c)])
+    expected, meetings = 0.0, 0
+    for oh in range(v.dy.shape[2]):
+        for ow in range(v.dy.shape[3]):
+            for kh in range(3):
+                for kw in range(2):
+                    if (2 * oh + kh - 1, ow + 2 * kw - 2) == (h, w):
+                        meetings += 1
+                        expected += sum(float(v.dy[0, o, oh, ow]) * weights[o, c, kh, kw] for o in range(6))
+    assert sums == pytest.approx([expected], rel=DIGITS, abs=1e-9)
+    assert recorded == pytest.approx([v.dx[0, c, h, w]], rel=DIGITS, abs=1e-9)
+    assert page.locator("#said .rows tr").count() == meetings + 1
+
+
+@pytest.mark.parametrize(("o", "c", "kh", "kw"), [(0, 0, 0, 0), (3, 1, 2, 1)])
+def test_a_convolutions_weight(page, model, passes, o, c, kh, kw):
+    v = passes[2][model.conv]
+    open_layer(page, "conv")
+    sums, recorded = point(page, "w", kh, kw, [("y", o), ("x", c)])
+    expected = 0.0
+    for oh in range(v.dy.shape[2]):
+        for ow in range(v.dy.shape[3]):
+            expected += float(v.dy[0, o, oh, ow]) * pixel(v.x, c, 2 * oh + kh - 1, ow + 2 * kw - 2)
+    assert sums == pytest.approx([expected], rel=DIGITS)
+    assert recorded == pytest.approx([v.gradients["weight"][o, c, kh, kw]], rel=DIGITS)
+
+
+def test_groups_see_their_own_channels(page, model, passes):
+    conv = next(layer for layer in model.layers() if getattr(layer, "groups", 1) == 2)
+    v, w = passes[2][conv], conv.weight.data.astype(np.float64)
+    open_layer(page, conv.path)
+    sums, _ = point(page, "y", 1, 2, [("y", 4)])
+    assert "channel 3 of" in page.inner_text('[data-role="x"] .stepper')
+    expected = float(conv.bias.data[4])
+    for c in range(3):
+        for kh in range(3):
+            for kw in range(3):
+                expected += w[4, c, kh, kw] * pixel(v.x, 3 + c, 1 + kh - 1, 2 + kw - 1)
+    assert sums == pytest.approx([expected], rel=DIGITS)
+
+
+def test_the_pools(page, model, passes):
+    v = passes[2][model.max]
+    open_layer(page, "max")
+    windows = {}
+    for oh in range(v.y.shape[2]):
+        for ow in range(v.y.shape[3]):
+            cells = [(h, w) for h in range(2 * oh - 1, 2 * oh + 2) for w in range(2 * ow - 1, 2 * ow + 2)]
+            cells = [(h, w) for h, w in cells if 0 <= h < v.x.shape[2] and 0 <= w < v.x.shape[3]]
+            windows[oh, ow] = max(cells, key=lambda cell: v.x[0, 1][cell])
+    sums, _ = point(page, "y", 1, 2, [("x", 1)])
+    assert sums == pytest.approx([v.x[0, 1][windows[1, 2]]], rel=DIGITS)
+    h, w = windows[1, 2]
+    assert f"the winner is x[1, {h}, {w}]" in page.inner_text("#said")
+    sums, recorded = point(page, "x", h, w)
+    expected = sum(float(v.dy[0, 1][o]) for o, won in windows.items() if won == (h, w))
+    assert sums == pytest.approx([expected], rel=DIGITS)
+    assert recorded == pytest.approx([v.dx[0, 1, h, w]], rel=DIGITS)
+
+    v = passes[2][model.avg]
+    open_layer(page, "avg")
+    sums, _ = point(page, "y", 0, 1)  # half of the window is padding, which does not count
+    assert sums == pytest.approx([v.x[0, 0, 0, :2].mean()], rel=DIGITS)
+    sums, _ = point(page, "x", 0, 0)
+    expected = v.dy[0, 0, 0, 0] / 1 + v.dy[0, 0, 0, 1] / 2 + v.dy[0, 0, 1, 0] / 2 + v.dy[0, 0, 1, 1] / 4
+    assert sums == pytest.approx([expected], rel=DIGITS)
+
+
+def test_the_three_terms_of_a_normalisation(page, model, passes):
+    v = passes[2][model.bn]
+    open_layer(page, "bn")
+    x, dy = v.x[0, 2].astype(np.float64), v.dy[0, 2].astype(np.float64)
+    sigma = np.sqrt(x.var() + 1e-5)
+    hat, gamma = (x - x.mean()) / sigma, float(model.bn.weight.data[2])
+    point(page, "x", 3, 1, [("x", 2)])
+    rows = page.locator("#said .rows").nth(1).locator("tr").all()
+    terms = [number(row.locator("td").last.inner_text()) for row in rows[1:]]
+    a = gamma / sigma
+    expected = [a * dy[3, 1], -a * dy.mean(), -a * hat[3, 1] * (dy * hat).mean()]
+    assert terms == pytest.approx(expected, rel=DIGITS, abs=1e-8)
+    sums, recorded = shown(page)
+    assert sums[:2] == pytest.approx([gamma * hat[3, 1] + model.bn.bias.data[2], sum(expected)], rel=5e-4, abs=1e-7)
+    assert recorded[1] == pytest.approx(v.dx[0, 2, 3, 1], rel=5e-4, abs=1e-7)
+
+
+def test_relu_and_dropout(page, model, passes):
+    v = passes[2][model.relu]
+    open_layer(page, "relu")
+    for want in (True, False):
+        h, w = np.argwhere((v.x[0, 0] > 0) == want)[0]
+        _, recorded = point(page, "y", int(h), int(w), [("x", 0)])
+        assert ("The gate is open" in page.inner_text("#said")) == want
+        assert recorded == pytest.approx([max(v.x[0, 0, h, w], 0), v.dy[0, 0, h, w] * want], rel=DIGITS)
+    v = passes[2][model.drop]
+    open_layer(page, "drop")
+    for i in (int(np.flatnonzero(v.y[0] == 0)[0]), int(np.flatnonzero(v.y[0])[0])):
+        sums, _ = point(page, "x", i // 20, i % 20)
+        kept = v.y[0, i] != 0
+        assert sums == pytest.approx([kept * v.x[0, i] / 0.6, kept * v.dy[0, i] / 0.6], rel=DIGITS)
+
+
+def test_the_ways_of_blocks(page, model, passes):
+    for name in ("block", "sum", "cat"):
+        layer = getattr(model, name)
+        open_layer(page, name)
+        point(page, "x", 2, 3, [("x", 1)])
+        rows = page.locator("#said .rows tr").all_inner_texts()[1:]
+        branches = [b for b in layer.children() if b is not getattr(layer, "bn2", None)]
+        parts = [passes[2][b].dx for b in branches]
+        assert len(rows) == 2
+        for row, part in zip(rows, parts, strict=True):
+            _, here, norm = row.split()
+            assert number(here) == pytest.approx(part[0, 1, 2, 3], rel=DIGITS)
+            assert number(norm) == pytest.approx(np.sqrt((part.astype(float) ** 2).sum()), rel=DIGITS)
+        sums, _ = shown(page)
+        assert sums == pytest.approx([sum(float(part[0, 1, 2, 3]) for part in parts)], rel=5e-4)
+
+
+def test_linear_and_loss(page, model, passes):
+    v, w = passes[2][model.fc], model.fc.weight.data.astype(np.float64)
+    open_layer(page, "fc")
+    sums, _ = point(page, "y", 0, 3)
+    assert sums == pytest.approx([model.fc.bias.data[3] + (w[3] * v.x[0]).sum()], rel=DIGITS)
+    sums, recorded = point(page, "w", 2, 5)  # of output 3, as that was pointed at before
+    assert sums == pytest.approx([v.dy[0, 3] * v.x[0, 45]], rel=DIGITS, abs=1e-12)
+    assert recorded == pytest.approx([v.gradients["weight"][3, 45]], rel=DIGITS, abs=1e-12)
+    sums, _ = point(page, "x", 2, 5)
+    assert sums == pytest.approx([(v.dy[0] * w[:, 45]).sum()], rel=DIGITS)
+    page.locator("#strip button").last.click()
+    x = v.y[0].astype(np.float64)
+    p = np.exp(x) / np.exp(x).sum()
+    for k in range(4):
+        cells = page.locator(f'#said tr[data-class="{k}"] td').all_inner_texts()
+        assert cells[0] == CLASSES[k]
+        assert [number(t) for t in cells[1:]] == pytest.approx(
+            [x[k], p[k], float(k == 2), p[k] - (k == 2), v.dy[0, k]], rel=1e-3
+        )
+
+
+def test_another_class_another_gradient(page, model, passes):
+    page.select_option("#class", "1")
+    open_layer(page, "conv")
+    _, recorded = point(page, "x", 4, 4, [("x", 0)])
+    assert recorded == pytest.approx([passes[1][model.conv].dx[0, 0, 4, 4]], rel=DIGITS)
+    raised = np.exp(passes[1][model.fc].y[0].astype(np.float64))
+    loss = -np.log(raised[1] / raised.sum())
+    assert number(page.inner_text("#loss")) == pytest.approx(loss, rel=DIGITS)
+    page.select_option("#class", "2")
+    page.select_option("#sample", "1")
+    assert page.input_value("#class") == "0"  # its own
+    assert "ant (true)" in page.inner_text("#class")
+    page.select_option("#sample", "0")
+
+
+def test_by_keyboard(page, model, passes):
+    page.locator("#strip button").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#name").startswith("bn ")
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#name").startswith("conv ")
+    page.locator('[data-role="y"] .stage').focus()
+    page.keyboard.press("ArrowLeft")
+    before = page.inner_text("#said .formula")
+    page.keyboard.press("ArrowDown")
+    after = page.inner_text("#said .formula")
+    (_, oh, ow), (_, oh2, ow2) = (map(int, re.match(r"y\[(\d+), (\d+), (\d+)\]", t).groups()) for t in (before, after))
+    assert (oh2, ow2) == (oh + 1, ow)
+
+
+def test_it_is_quick(page):
+    """A click, with all that is worked out and laid out then: the fastest of three, as the machine may be busy."""
+    times = page.evaluate(
+        """() => [...document.querySelectorAll("#strip button")].map((button) => Math.min(...[1, 2, 3].map(() => {
+             const start = performance.now();
+             button.click();
+             document.body.getBoundingClientRect();
+             return performance.now() - start;
+           })))"""
+    )
+    assert max(times) < 100
+    assert page.evaluate("performance.getEntriesByType('paint')[0].startTime") < 5000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_its_window(browser, model, examples, tmp_path, width, scheme):
+    path = write(study_network(model, examples[:1], CLASSES, "small", checks=False), tmp_path / "a.html")
+    with visit(browser, path, width, scheme=scheme) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        for button in page.locator("#strip button").all():
+            button.click()
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert "<dog>" in page.inner_text("#class")
