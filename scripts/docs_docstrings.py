@@ -9,7 +9,7 @@ import textwrap
 
 import griffe
 
-TABLE = re.compile(r"(?m)^(?P<rule>=+(?: +=+)+) *\n(?P<rows>(?:.*\n)+?)(?P=rule) *$")
+TABLE = re.compile(r"(?m)^(?P<rule>=+(?: +=+)+) *\n(?P<rows>(?:.*\S.*\n)+)(?P=rule) *$")
 EXAMPLE = re.compile(r"(?m)^(?P<indent> *)>>> .*(?:\n(?! *$).*)*")
 FORMULA = re.compile(r"(?m)^(?P<text>.*\S)::\n\n(?P<body>(?:(?:    .*)?\n)*    .*)")
 

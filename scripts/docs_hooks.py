@@ -18,6 +18,7 @@ from mkdocs.structure.files import File
 PACKAGE = Path(__file__).parent.parent / "tinycnn"
 
 log = logging.getLogger("mkdocs.hooks.tinycnn")
+PARTS = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 CODE = re.compile(r"<(pre|code|script|style)\b.*?</\1>", re.DOTALL)
 LOADED = re.compile(r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+""")
@@ -79,7 +80,9 @@ def mathml(tex: str, block: bool) -> str:
     if block:  # what is summed over stands below the sign, within brackets too
         tex = tex.replace(r"\sum_", r"\sum\limits_")
     text = converter.convert(tex, display="block" if block else "inline")
-    ElementTree.fromstring(text)
+    for element in ElementTree.fromstring(text).iter():
+        if len(element) != PARTS.get(element.tag.rpartition("}")[2], len(element)):
+            raise ValueError("something is missing in a fraction, or behind a _ or ^")
     if left := re.search(r"\\[a-zA-Z]+", text):
         raise ValueError(f"{left[0]} is not understood")
     return text

@@ -2,8 +2,10 @@
 
 import functools
 import http.server
+import importlib.util
 import logging
 import threading
+import types
 
 import headless
 import pytest
@@ -30,7 +32,10 @@ def site(tmp_path_factory):
         patch.setenv("NO_MKDOCS_2_WARNING", "1")
         patch.chdir(ROOT)
         logging.getLogger("mkdocs").setLevel(logging.ERROR)
-        mkdocs.build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder)))
+        try:
+            mkdocs.build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder)))
+        finally:
+            logging.getLogger("mkdocs").setLevel(logging.NOTSET)
     return folder
 
 
@@ -69,3 +74,57 @@ def test_a_page_asks_nothing_of_another_host(address, width):
         page.wait_for_load_state("networkidle")
         assert {url.split("/")[2] for url in asked if url.startswith("http")} == {address.split("/")[2]}
         assert page.evaluate("document.fonts.check('16px \"STIX Two Math\"')")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", '<script async src="https://cdn.example/x.js"></script>'),
+        ("a.html", "<img alt=x src=//example.org/x.png>"),
+        ("a.html", '<link rel="stylesheet" href="https://fonts.example/css">'),
+        ("a.css", "@import 'https://fonts.example/x.css';"),
+        ("a.css", "p { background: url(http://example.org/x.png) }"),
+        ("a.html", r'<span class="arithmatex">\(x\)</span>'),
+    ],
+)
+def test_what_would_need_a_network_is_reported(name, text, tmp_path, caplog):
+    (tmp_path / name).write_text(text)
+    config = types.SimpleNamespace(site_dir=str(tmp_path))
+    with caplog.at_level("WARNING"):
+        script("docs_hooks").on_post_build(config)
+    assert name in caplog.text
+
+
+def test_a_link_to_another_host_is_none_of_that(tmp_path, caplog):
+    text = '<a href="https://example.org">x</a><link href="https://example.org/a" rel="canonical"><img src="x.png">'
+    (tmp_path / "a.html").write_text(text)
+    script("docs_hooks").on_post_build(types.SimpleNamespace(site_dir=str(tmp_path)))
+    assert not caplog.text
+
+
+def test_a_formula_that_is_not_understood_is_reported(caplog):
+    hooks = script("docs_hooks")
+    assert hooks.formula("x^2", False, "page.md").startswith("<math")
+    for tex in (r"\frac{1}", r"\nosuchthing x", r"\left( x"):
+        caplog.clear()
+        hooks.formula(tex, False, "page.md")
+        assert "page.md" in caplog.text, tex
+
+
+def test_docstrings_become_markdown():
+    """A table and a formula of the source, as `tinycnn.layers.linear` has them."""
+    markdown = script("docs_docstrings").to_markdown
+    rule = "=====  ========"
+    text = f"{rule}\nname   meaning\n{rule}\nx | y  an input\n{rule}\n\nSo::\n\n    y = x     (1)\n\nDone."
+    table = "| name | meaning |\n| --- | --- |\n| x \\| y | an input |"
+    assert markdown(text) == f"{table}\n\nSo:\n\n```text\ny = x    (1)\n```\n\nDone."
+    assert markdown(f"{rule}\nx      an input\n{rule}\n\nText") == "|  |  |\n| --- | --- |\n| x | an input |\n\nText"
+    assert markdown("- b::\n\n    y = 1\n    z = 2") == "- b:\n\n    ```text\n    y = 1\n    z = 2\n    ```"
+    assert markdown(">>> 1 + 1\n2\n\nText") == "```pycon\n>>> 1 + 1\n2\n```\n\nText"
