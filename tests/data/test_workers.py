@@ -319,7 +319,7 @@ def test_no_more_threads_than_tasks():
 
 
 PROGRAM = """
-import threading, time
+import os, threading, time
 from tinycnn.data import workers
 workers.PATIENCE = 0.2
 begun, never = threading.Event(), threading.Event()
@@ -342,7 +342,7 @@ def test_a_program_ends_with_an_iterator_half_way(what):
 
 
 def test_a_task_that_is_under_way_when_the_program_ends_is_not_cut_off():
-    what = "time.sleep(0.2); print('task done', flush=True)"
+    what = "time.sleep(0.2); os.write(1, b'task done\\n')"
     program = PROGRAM.format(what=what).replace("0.2\nbegun", "20\nbegun")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines()[:2] == ["end of the program", "task done"]
