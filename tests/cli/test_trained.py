@@ -91,7 +91,7 @@ def test_photographs_come_as_large_as_views_want_them(photographs):
     folder = photographs / "photos"
     for scales, options in (
         ((), {"size": (32, 32)}),
-        ((37,), {"size": (37, 37), "shorter": 37}),
+        ((38,), {"size": (38, 38), "shorter": 38}),
         ((30, 48), {"size": (48, 48), "shorter": 48}),
     ):
         loader, _ = loader_for(opened, None, None, "test", scales)
