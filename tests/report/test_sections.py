@@ -38,7 +38,7 @@ def test_the_interval_and_the_recipe_are_told(tmp_path):
     found = Predictions(np.eye(2)[np.zeros(100, int)], np.repeat([0, 1], [90, 10]))
     recipe = {"title": "he-<b>, shortened: 1 of 9 epochs", "published": {"error": 8.75}}
     evidence = Evidence(None, 1, None, found, [], [])
-    html = sections.result(story(tmp_path, result={"test_accuracy": 0.9}, recipe=recipe), evidence)
+    html = sections.result(story(tmp_path, result={"test_accuracy": 0.9}, **recipe), evidence)
     assert "82.56 to 94.48 %" in html  # Wilson's, of 90 in 100
     assert "he-&lt;b&gt;, shortened: 1 of 9 epochs" in html
     assert "91.25 %" in html

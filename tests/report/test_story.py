@@ -66,7 +66,7 @@ def test_the_command(tmp_path, argv, command):
 
 def test_the_recipe(tmp_path):
     recipe = {"title": "he, shortened: 2 of 9 epochs", "published": {"error": 8.75}}
-    story = read(folder_of(tmp_path, {"settings": {"recipe": "he"}, "recipe": recipe}))
+    story = read(folder_of(tmp_path, {"settings": {"recipe": "he"}, **recipe}))
     assert story.recipe == "he, shortened: 2 of 9 epochs"
     assert story.published_error == 8.75
     assert read(folder_of(tmp_path, {"settings": {"recipe": "he"}})).recipe == "he"

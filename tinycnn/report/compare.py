@@ -52,6 +52,7 @@ def draw(runs: Sequence[Story], path: Path) -> None:
     axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
     axes.set_title("validation error (dashed: training error)", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="#e6e6e6")
     axes.legend(frameon=False)
     picture = io.BytesIO()

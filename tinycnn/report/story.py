@@ -42,7 +42,7 @@ class Story:
     @property
     def recipe(self) -> str | None:
         """The recipe it follows, with what was changed or shortened."""
-        for found in (self._recipe.get("title"), self.settings.get("recipe")):
+        for found in (self.config.get("title"), self.settings.get("recipe")):
             if isinstance(found, str) and found:
                 return found
         return None
@@ -50,14 +50,9 @@ class Story:
     @property
     def published_error(self) -> float | None:
         """What the recipe's paper reports, in per cent, if the run follows the recipe throughout."""
-        published = self._recipe.get("published")
+        published = self.config.get("published")
         found = published.get("error") if isinstance(published, dict) else None
         return float(found) if _is_number(found) else None
-
-    @property
-    def _recipe(self) -> dict[str, Any]:
-        found = self.config.get("recipe")
-        return found if isinstance(found, dict) else {}
 
     @property
     def best(self) -> int | None:

@@ -35,6 +35,8 @@ def draw(history: list[dict[str, Any]], path: Path, best: int) -> bool:
 
 
 def _panel(axes: Any, history: list[dict[str, Any]], what: str, best: int) -> None:
+    from matplotlib.ticker import LogLocator
+
     for part, name, color in (("train", "training", TRAINING), ("val", "validation", VALIDATION)):
         points = [(row["epoch"], row[f"{part}_{what}"]) for row in history if f"{part}_{what}" in row]
         if points:
@@ -42,8 +44,12 @@ def _panel(axes: Any, history: list[dict[str, Any]], what: str, best: int) -> No
             axes.plot(epochs, values, color=color, label=name, marker="." if len(points) < 40 else None)
     axes.axvline(best, color="#c0c0c0", linewidth=0.8, linestyle=":", label=f"best: epoch {best}")
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(what, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     if what == "loss":
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")  # 0.1 rather than a power of ten
+        axes.yaxis.set_minor_formatter("{x:g}")
