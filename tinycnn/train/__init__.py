@@ -6,6 +6,7 @@ from .captured import CapturedStep
 from .checkpoint import Checkpoint, CheckpointError, load, load_into, save
 from .diagnose import NonFiniteError, diagnose, find_non_finite
 from .features import Features, load_features, save_features
+from .lr_range import LRRange, lr_range_test
 from .measure import evaluate
 from .memory import OutOfMemoryError
 from .run import Run
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "EarlyStopping",
     "Features",
+    "LRRange",
     "NonFiniteError",
     "OutOfMemoryError",
     "Row",
@@ -34,6 +36,7 @@ __all__ = [
     "load",
     "load_features",
     "load_into",
+    "lr_range_test",
     "recompute_statistics",
     "save",
     "save_features",
