@@ -19,6 +19,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tinycnn")
 
 
+def pytest_collection_modifyitems(items):
+    """Names of tests are the same in every process: by them pytest-xdist deals tests out."""
+    addresses = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if addresses:
+        raise pytest.UsageError(f"{addresses[0]}: a test's name may not hold an address: give the case an id")
+
+
 @pytest.fixture(autouse=True)
 def _no_network_and_a_cache_of_its_own(request, tmp_path_factory):
     """What a test downloads comes from a server of its own; nothing is found in, or left in, the user's cache."""
