@@ -35,7 +35,7 @@ def test_a_layer(command, tmp_path, name):
 
 def test_a_picture_of_another_size(command, tmp_path):
     np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(0, 255, (50, 40), np.uint8))
-    assert command("explain", "--image", "mine.npy", "--label", "4", "--no-checks") == 0
+    assert command("explain", "--image", "mine.npy", "--class", "4", "--no-checks") == 0
     (sample,) = data_in(tmp_path / "explain.html")["samples"]
     assert (sample["name"], sample["label"], sample["shape"]) == ("mine.npy", 4, [1, 32, 32])
 
@@ -47,17 +47,24 @@ def test_chosen_layers(command, tmp_path):
     assert "evaluation" in data["notes"][0]
 
 
+def test_another_class_first(command, tmp_path):
+    assert command("explain", "--class", "3", "--no-checks") == 0
+    sample = data_in(tmp_path / "explain.html")["samples"][0]
+    assert sample["label"] != 3
+    assert sample["first"] == 3
+    assert next(iter(sample["passes"])) == "3"
+
+
 def test_bad_input(command, tmp_path):
     assert "did you mean 'lenet5'?" in command.refused("explain", "lenet")
     assert "no file, no model and no layer" in command.refused("explain", "Conv3d")
     assert "--index must lie between 0 and 358, got 900" in command.refused("explain", "--index", 900)
     assert "did you mean 'conv1'?" in command.refused("explain", "--layer", "con1")
     assert "there is no such file" in command.refused("explain", "--image", "none.png") or "none.png" in command.err
-    assert "--label is for --image" in command.refused("explain", "--label", "3")
     (tmp_path / "empty").mkdir()
     assert "name a run folder" in command.refused("explain", "empty")
     np.save(tmp_path / "three.npy", np.zeros((3, 8, 8), np.uint8))
     assert "1 channel(s)" in command.refused("explain", "--image", "three.npy")
     np.save(tmp_path / "mine.npy", np.zeros((8, 8), np.uint8))
-    assert "unknown class 'cat'" in command.refused("explain", "--image", "mine.npy", "--label", "cat")
+    assert "unknown class 'cat'" in command.refused("explain", "--image", "mine.npy", "--class", "cat")
     assert "name a folder" in command.refused("explain", "--no-checks", "--out", "mine.npy/page.html")

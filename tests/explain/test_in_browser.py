@@ -128,6 +128,10 @@ def test_a_convolutions_weight(page, model, passes, o, c, kh, kw):
             expected += float(v.dy[0, o, oh, ow]) * pixel(v.x, c, 2 * oh + kh - 1, ow + 2 * kw - 2)
     assert sums == pytest.approx([expected], rel=DIGITS)
     assert recorded == pytest.approx([v.gradients["weight"][o, c, kh, kw]], rel=DIGITS)
+    terms = page.locator("#said .rows").last.locator("tr").all()[1:]
+    sizes = [abs(number(term.locator("td").last.inner_text())) for term in terms]
+    assert len(sizes) == v.dy[0, 0].size
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_groups_see_their_own_channels(page, model, passes):
@@ -157,10 +161,11 @@ def test_the_pools(page, model, passes):
     assert sums == pytest.approx([v.x[0, 1][windows[1, 2]]], rel=DIGITS)
     h, w = windows[1, 2]
     assert f"the winner is x[1, {h}, {w}]" in page.inner_text("#said")
-    sums, recorded = point(page, "x", h, w)
-    expected = sum(float(v.dy[0, 1][o]) for o, won in windows.items() if won == (h, w))
-    assert sums == pytest.approx([expected], rel=DIGITS)
-    assert recorded == pytest.approx([v.dx[0, 1, h, w]], rel=DIGITS)
+    for h, w in (windows[1, 2], (3, 7), (1, 5), (1, 1)):  # the last three are seen by four windows
+        sums, recorded = point(page, "x", h, w)
+        expected = sum(float(v.dy[0, 1][o]) for o, won in windows.items() if won == (h, w))
+        assert sums == pytest.approx([expected], rel=DIGITS)
+        assert recorded == pytest.approx([v.dx[0, 1, h, w]], rel=DIGITS)
 
     v = passes[2][model.avg]
     open_layer(page, "avg")
@@ -186,6 +191,23 @@ def test_the_three_terms_of_a_normalisation(page, model, passes):
     sums, recorded = shown(page)
     assert sums[:2] == pytest.approx([gamma * hat[3, 1] + model.bn.bias.data[2], sum(expected)], rel=5e-4, abs=1e-7)
     assert recorded[1] == pytest.approx(v.dx[0, 2, 3, 1], rel=5e-4, abs=1e-7)
+
+
+def test_a_normalisation_with_shortcut_and_relu(page, model, passes):
+    norm = model.block.bn2
+    v = passes[2][norm]
+    open_layer(page, norm.path)
+    x, s, y, dy = (a[0, 1].astype(np.float64) for a in (v.x, v.shortcut, v.y, v.dy))
+    sigma = np.sqrt(x.var() + 1e-5)
+    hat, gamma, beta = (x - x.mean()) / sigma, float(norm.weight.data[1]), float(norm.bias.data[1])
+    g = np.where(gamma * hat + beta + s > 0, dy, 0)
+    dx = gamma / sigma * (g - g.mean() - hat * (g * hat).mean())
+    for open_gate in (True, False):
+        h, w = (int(k) for k in np.argwhere((y > 0) == open_gate)[3])
+        sums, recorded = point(page, "y", h, w, [("x", 1)])
+        expected = [max(gamma * hat[h, w] + beta + s[h, w], 0), dx[h, w], g.sum(), (g * hat).sum(), g[h, w]]
+        assert sums == pytest.approx(expected, rel=5e-4, abs=1e-7)
+        assert recorded == pytest.approx(expected, rel=5e-4, abs=1e-6)
 
 
 def test_relu_and_dropout(page, model, passes):

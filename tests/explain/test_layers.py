@@ -32,7 +32,7 @@ def test_ways_are_the_branches():
     layer = Residual(conv)
     visits = visited(layer)
     (main, of_main), (shortcut, of_shortcut) = ways(layer, visits)
-    assert (main, shortcut) == ("main", "downsample")
+    assert (main, shortcut) == ("main", "identity")
     assert of_main is visits[conv]
     np.testing.assert_array_equal(of_shortcut.dx, np.ones((1, 2, 5, 5)))
     assert ways(conv, visits) == []

@@ -21,8 +21,10 @@ def explain(
     data: Annotated[str | None, typer.Option(help="Dataset of the images. [default: the run's, or digits]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     index: Annotated[list[int] | None, typer.Option(help="Of a test image; several if given again. [7 8 9]")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture of your own in place of test images.")] = None,
-    label: Annotated[str | None, typer.Option(help="What is on --image, its class. [default: the likeliest]")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture of your own; see --class.")] = None,
+    target_class: Annotated[
+        str | None, typer.Option("--class", help="Whose loss is sent back first. [default: the true one]")
+    ] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Show the numbers of these alone; * for anything.")] = None,
     evaluation: Annotated[bool, typer.Option("--evaluation", help="Layers behave as in evaluation.")] = False,
     checks: Annotated[bool, typer.Option(help="Check each layer's gradient.")] = True,
@@ -34,7 +36,7 @@ def explain(
     itself (tinycnn gradcheck lists them).  The page needs no network: open it in any browser.
     """
     with bad_input():
-        study = _study(target, data, data_dir, index, image, label, layer or [], evaluation, checks)
+        study = _study(target, data, data_dir, index, image, target_class, layer or [], evaluation, checks)
     try:
         from ..explain import write
 
@@ -52,7 +54,7 @@ def _study(
     data_dir: Path | None,
     index: list[int] | None,
     image: Path | None,
-    label: str | None,
+    target_class: str | None,
     layers: list[str],
     evaluation: bool,
     checks: bool,
@@ -69,7 +71,7 @@ def _study(
         case, rng = CASES[known[target.lower()]], np.random.default_rng(0)
         return study_layer(case.build(rng), case.input(rng), known[target.lower()], checks=checks)
     model, how = _network(target, name, data_dir)
-    examples = _examples(model, how, index, image, label, data_dir)
+    examples = _examples(model, how, index, image, target_class, data_dir)
     return study_network(
         model, examples, how["classes"], _title(target), training=not evaluation, layers=layers, checks=checks
     )
@@ -102,7 +104,7 @@ def _examples(
     how: dict[str, Any],
     index: list[int] | None,
     image: Path | None,
-    label: str | None,
+    target_class: str | None,
     data_dir: Path | None,
 ) -> list[Any]:
     from .. import data
@@ -110,12 +112,12 @@ def _examples(
 
     normalize = data.Normalize(tuple(how["mean"]), tuple(how["std"]), str(next(model.parameters()).dtype))
     size, classes = tuple(how["input_size"]), [str(name) for name in how["classes"]]
+    target = None if target_class is None else _number(target_class, classes)
     if image is not None:
         pixels = data.fit_images(read_image(image, len(how["mean"])), tuple(how["image_size"]))
         x = normalize(data.fit_images(pixels, size))
-        return [Example(x, _label(model, x, label, classes), image.name)]
-    if label is not None:
-        raise ValueError("--label is for --image: test images know what is on them; the page lets you choose a class")
+        believed = int(model.eval().forward(x)[0].argmax())
+        return [Example(x, believed if target is None else target, image.name)]
     ready(how["data"], data_dir)
     dataset = data.load(how["data"], "test", data_dir)
     if dataset.shape[0] != len(how["mean"]):
@@ -130,12 +132,10 @@ def _examples(
     chosen = data.prepare(dataset.subset(np.array(wanted)), size)
     xs = normalize(chosen.images)
     names = [f"{how['data']} {i}" for i in wanted]
-    return [Example(xs[k : k + 1], int(chosen.labels[k]), names[k]) for k in range(len(wanted))]
+    return [Example(xs[k : k + 1], int(chosen.labels[k]), names[k], target) for k in range(len(wanted))]
 
 
-def _label(model: Any, x: Any, label: str | None, classes: list[str]) -> int:
-    if label is None:
-        return int(model.eval().forward(x)[0].argmax())
-    if label not in classes:
-        raise ValueError(f"--label: unknown class {label!r}{nearest(label, classes)} (classes: {', '.join(classes)})")
-    return classes.index(label)
+def _number(name: str, classes: list[str]) -> int:
+    if name not in classes:
+        raise ValueError(f"--class: unknown class {name!r}{nearest(name, classes)} (classes: {', '.join(classes)})")
+    return classes.index(name)

@@ -17,6 +17,7 @@ from ..layers.conv import Conv2d
 from ..layers.dropout import RandomMask
 from ..layers.linear import Linear
 from ..layers.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from ..layers.shape import Identity
 from .record import Visit
 
 _KINDS: tuple[tuple[type[Layer], str], ...] = (
@@ -89,7 +90,8 @@ def ways(layer: Layer, visits: dict[Layer, Visit]) -> list[tuple[str, Visit]]:
     branches = {name or "main": child for name, child in layer._children.items()}
     if isinstance(layer, ResidualNormReLU):  # its normalisation is where they meet
         branches = {name: child for name, child in branches.items() if child is not layer._parts()[1]}
-    return [(name, visits[child]) for name, child in branches.items() if child in visits]
+    named = {"identity" if isinstance(child, Identity) else name: child for name, child in branches.items()}
+    return [(name, visits[child]) for name, child in named.items() if child in visits]
 
 
 def own_numbers(layer: Layer) -> dict[str, np.ndarray]:

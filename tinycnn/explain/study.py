@@ -48,11 +48,17 @@ class Study:
 
 @dataclass(frozen=True)
 class Example:
-    """An image and what is true of it: x (1, C, H, W), its label, and what it is called."""
+    """An image: x (1, C, H, W), the number of its true class, what it is called, and whose loss is sent back first."""
 
     x: Array
     label: int
     name: str
+    target: int | None = None
+
+    @property
+    def first(self) -> int:
+        """The class whose loss is sent back first: the true one, unless another was asked for."""
+        return self.label if self.target is None else self.target
 
 
 def study_network(
@@ -97,7 +103,7 @@ def study_network(
         return record(model, example.x, gradient), said
 
     builder = _Builder(model, examples, run, layers, checks, room)
-    study = builder.build(lambda i, p: _likely(examples[i].label, p))
+    study = builder.build(lambda i, p: _likely(examples[i].first, p))
     mode = "training: normalisations use the statistics of this one image, dropout draws a mask"
     study.notes.insert(0, f"Layers behave as in {mode if training else 'evaluation'}.")
     study.data |= {"title": title, "classes": list(classes), "loss": "softmax cross-entropy"}
@@ -152,7 +158,7 @@ class _Builder:
         room: int,
     ) -> None:
         self.model, self.examples, self.run, self.room, self.checks = model, examples, run, room, checks
-        self.first, self.said = run(examples[0], examples[0].label)
+        self.first, self.said = run(examples[0], examples[0].first)
         self.layers = [layer for layer in self.first if is_drawn(layer)]
         self.wanted = self._wanted(patterns)
         self.notes: list[str] = []
@@ -171,7 +177,7 @@ class _Builder:
         """Return the study."""
         self.store, self.shown = self._fit()
         samples = [self._sample(0, self.first, self.said)]
-        self._pass(samples[0], self.examples[0].label, self.first, self.said, everything=True)
+        self._pass(samples[0], self.examples[0].first, self.first, self.said, everything=True)
         for i, label, is_new in self._further(classes_of):
             visits, said = self.run(self.examples[i], label)
             if is_new:
@@ -190,9 +196,9 @@ class _Builder:
 
     def _further(self, classes_of: Callable[[int, list[float]], list[int]]) -> Iterator[tuple[int, int, bool]]:
         """Yield (image, class, whether the image is a new one) of all passes but the first."""
-        yield from ((i, example.label, True) for i, example in enumerate(self.examples) if i)
+        yield from ((i, example.first, True) for i, example in enumerate(self.examples) if i)
         for i, example in enumerate(self.examples):
-            yield from ((i, label, False) for label in classes_of(i, self.said["p"]) if label != example.label)
+            yield from ((i, label, False) for label in classes_of(i, self.said["p"]) if label != example.first)
 
     # ---- what fits -----------------------------------------------------------------------------------------
 
@@ -243,7 +249,7 @@ class _Builder:
         forward = {str(k): _put_forward(self.store, layer, visits[layer], visits) for k, layer in shown}
         logits = self.store.add(to_numpy(said["logits"])) if "logits" in said else None
         variances = [float(visits[layer].y.var()) if layer in visits else None for layer in self.layers]
-        named = {"name": example.name, "label": example.label, "p": said["p"], "logits": logits}
+        named = {"name": example.name, "label": example.label, "first": example.first, "p": said["p"], "logits": logits}
         return {**named, "image": self.store.add(to_numpy(example.x)), "shape": list(example.x.shape[1:]),
                 "forward": forward, "variances": variances, "passes": {}}  # fmt: skip
 

@@ -40,7 +40,7 @@ function drawChoices() {
 function choose(number, label) {
   state.sample = number;
   const known = Object.keys(sample().passes);
-  state.label = label ?? (known.includes(String(sample().label)) ? String(sample().label) : known[0]);
+  state.label = label ?? String(sample().first);
   byId("sample").value = number;
   paintImage(byId("image"), take(sample().image, sample().shape));
   if (hasLoss()) {
@@ -58,12 +58,12 @@ function choose(number, label) {
 // ---- the strip -------------------------------------------------------------------------------------------------
 
 function drawStrip() {
-  const short = (path) => (path.length > 12 ? `…${path.slice(-11)}` : path);
+  const last = (path) => path.slice(path.lastIndexOf(".") + 1), before = (path) => path.slice(0, Math.max(path.lastIndexOf("."), 0));
   const entry = (layer, i) => `<li><button type="button" data-layer="${i}" class="${layer.composite ? "joint" : ""} ${layer.shown ? "" : "absent"}" title="${escaped(`${layer.path}: ${layer.text}`)}">
-    <b>${escaped(short(layer.path))}</b><small>${escaped(layer.type)}</small><canvas class="on"></canvas><canvas class="back"></canvas>
+    <small>${escaped(before(layer.path)) || "&nbsp;"}</small><b>${escaped(last(layer.path))}</b><small>${escaped(layer.type)}</small><canvas class="on"></canvas><canvas class="back"></canvas>
     <small>${times(layer.out)}</small><small>${layer.parameters ? `${thousands(layer.parameters)} par.` : "&nbsp;"}</small>
     <small>${layer.macs ? `${brief(layer.macs)} MAC` : "&nbsp;"}</small></button></li>`;
-  const loss = `<li><button type="button" data-layer="${LOSS}"><b>loss</b><small>cross-entropy</small><canvas class="on"></canvas><canvas class="back"></canvas><small>p − y</small></button></li>`;
+  const loss = `<li><button type="button" data-layer="${LOSS}"><small>&nbsp;</small><b>loss</b><small>cross-entropy</small><canvas class="on"></canvas><canvas class="back"></canvas><small>p − y</small></button></li>`;
   byId("strip").innerHTML = study.layers.map(entry).join("") + (hasLoss() ? loss : "");
   byId("strip").addEventListener("click", (event) => {
     const button = event.target.closest("button");

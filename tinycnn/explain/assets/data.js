@@ -45,12 +45,13 @@ function at(array, c, h, w) {
 
 // ---- numbers in words ------------------------------------------------------------------------------------------
 
-// Five digits, with a true minus sign.
+// Five digits, or four where no more were embedded, with a true minus sign.
+const DIGITS = study.kept === 4 ? 5 : 4;
 function show(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return "–";
   if (v === 0) return "0";
   const a = Math.abs(v);
-  const text = a >= 1e5 || a < 1e-4 ? v.toExponential(3) : Number(v.toPrecision(5)).toString();
+  const text = a >= 1e5 || a < 1e-4 ? v.toExponential(DIGITS - 2) : Number(v.toPrecision(DIGITS)).toString();
   return text.replace("-", "−").replace("e−", "e−").replace("e+", "e");
 }
 

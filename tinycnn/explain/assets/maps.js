@@ -33,6 +33,10 @@ function tint(v, most) {
   return `background:color-mix(in srgb, var(--${v < 0 ? "accent" : "warm"}) ${t}%, transparent)`;
 }
 
+function put(image, i, [r, g, b]) {
+  image.data[4 * i] = r; image.data[4 * i + 1] = g; image.data[4 * i + 2] = b; image.data[4 * i + 3] = 255;
+}
+
 // Paint one channel, with its padding around it: pad = [[top, bottom], [left, right]].
 function paint(canvas, array, c, diverging, pad = [[0, 0], [0, 0]]) {
   const { H, W, size } = layout(array.shape);
@@ -45,7 +49,7 @@ function paint(canvas, array, c, diverging, pad = [[0, 0], [0, 0]]) {
     for (let x = 0; x < width; x++) {
       const h = y - top, w = x - left, i = h * W + w;
       const inside = h >= 0 && w >= 0 && h < H && w < W && i < size;
-      image.data.set([...(inside ? colour(channel[i], span, diverging, colours) : colours.pad), 255], 4 * (y * width + x));
+      put(image, y * width + x, inside ? colour(channel[i], span, diverging, colours) : colours.pad);
     }
   }
   context.putImageData(image, 0, 0);
@@ -61,7 +65,7 @@ function paintFew(canvas, array, diverging) {
   for (let c = 0; c < few * few; c++) {
     for (let i = 0; i < size; i++) {
       const y = Math.floor(c / few) * H + Math.floor(i / W), x = (c % few) * W + (i % W);
-      image.data.set([...colour(array.data[c * size + i], span, diverging, colours), 255], 4 * (y * few * W + x));
+      put(image, y * few * W + x, colour(array.data[c * size + i], span, diverging, colours));
     }
   }
   context.putImageData(image, 0, 0);
