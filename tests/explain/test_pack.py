@@ -31,6 +31,7 @@ def test_each_array_is_there_once(kept):
     a, b = np.ones((2, 3)), np.arange(4.0)
     first = store.add(a)
     assert store.add(a.reshape(3, 2)) == first  # the same numbers in another shape
+    assert store.open_size == 6 * kept * 4 // 3
     assert store.close()
     again, second = store.add(a), store.add(b)
     assert store.close()

@@ -39,6 +39,11 @@ class Store:
         """Characters of all closed groups."""
         return sum(map(len, self.groups))
 
+    @property
+    def open_size(self) -> int:
+        """Characters of the open group if it were not compressed."""
+        return sum(part.size for part in self._open) * self.kept * 4 // 3
+
     def add(self, a: np.ndarray | None) -> int | None:
         """Return the number of an array, which is put into the open group unless it is there already."""
         if a is None:

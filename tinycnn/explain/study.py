@@ -207,7 +207,8 @@ class _Builder:
         for kept in (4, 3):
             store = Store(kept)
             self._put_all(store, self.wanted)
-            if store.close(self.room):
+            # (compression hardly ever halves it: there is no need to try)
+            if store.open_size < 2 * self.room and store.close(self.room):
                 return store, self.wanted
         chosen, used = list[int](), 0
         for i in sorted(self.wanted, key=self._numbers):

@@ -52,7 +52,7 @@ function show(v) {
   if (v === 0) return "0";
   const a = Math.abs(v);
   const text = a >= 1e5 || a < 1e-4 ? v.toExponential(DIGITS - 2) : Number(v.toPrecision(DIGITS)).toString();
-  return text.replace("-", "−").replace("e−", "e−").replace("e+", "e");
+  return text.replaceAll("-", "−").replace("e+", "e");
 }
 
 function escaped(text) {
