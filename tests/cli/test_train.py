@@ -284,10 +284,10 @@ def test_nan_later_keeps_the_last_good_checkpoint(command, tmp_path, monkeypatch
 
     step = Trainer.step
 
-    def poisoned(self, x, y):
+    def poisoned(self, x, y, **last):
         if self.epoch == 1 and self.batch == 2:
             self.model["fc2"].weight.data[3, 5] = np.inf
-        return step(self, x, y)
+        return step(self, x, y, **last)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     assert command("train", "--epochs", 3, "--batch-size", 200, "--out", "a", "--quiet") == 1
@@ -309,7 +309,7 @@ def test_the_best_weights_are_lost_before_the_result(command, tmp_path):
 
 
 def test_out_of_memory(command, trained, monkeypatch):
-    def too_large(*arguments):
+    def too_large(*arguments, **named):
         raise MemoryError("Unable to allocate 61.1 TiB")
 
     monkeypatch.setattr("tinycnn.train.Trainer.step", too_large)
@@ -365,8 +365,8 @@ def test_in_mid_epoch(command, tmp_path, monkeypatch, number, expected):
 
     step, two = Trainer.step, ("--epochs", 2, "--batch-size", 300)
 
-    def interrupted(self, x, y):
-        result = step(self, x, y)
+    def interrupted(self, x, y, **last):
+        result = step(self, x, y, **last)
         if self.epoch == 1 and self.batch == 1:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)  # as timeout(1) does: once to the child, once to its group
@@ -387,7 +387,7 @@ def test_in_mid_epoch(command, tmp_path, monkeypatch, number, expected):
 def test_the_second_signal_stops_at_once(command, monkeypatch):
     from tinycnn.train import Trainer
 
-    def hanging(self, x, y):
+    def hanging(self, x, y, **last):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.55)
         os.kill(os.getpid(), signal.SIGINT)
@@ -405,9 +405,9 @@ def test_nohup_stays_nohup(command, monkeypatch):
 
     step = Trainer.step
 
-    def hung_up(self, x, y):
+    def hung_up(self, x, y, **last):
         os.kill(os.getpid(), signal.SIGHUP)
-        return step(self, x, y)
+        return step(self, x, y, **last)
 
     monkeypatch.setattr(Trainer, "step", hung_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

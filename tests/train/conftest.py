@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from tinycnn import data
-from tinycnn.train import run as run_module
 
 
 def few(monkeypatch, train, test):
     full = data.load
 
-    def load_few(name, split="train", data_dir=None):
-        dataset = full(name, split, data_dir)
+    def load_few(name, split="train", data_dir=None, **options):
+        dataset = full(name, split, data_dir, **options)
         return dataset.subset(np.arange(train if split == "train" else test))
 
-    monkeypatch.setattr(run_module.data, "load", load_few)
+    monkeypatch.setattr(data, "load", load_few)
 
 
 @pytest.fixture

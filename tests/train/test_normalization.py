@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinycnn.train import CheckpointError, normalization
+from tinycnn.train import CheckpointError, checkpoint, normalization
 from tinycnn.train.normalization import fit, of_checkpoint, scaling, whole
 
 
@@ -42,7 +42,7 @@ def test_scaling(images, name, dtype):
 
 def file(name, arrays):
     how = {"normalize": name, "mean": [0.5] * 3, "std": [0.25] * 3}
-    prefixed = {normalization.PREFIX + k: v for k, v in arrays.items()} | {"conv1.weight": np.zeros(3)}
+    prefixed = {checkpoint.PREPROCESSING + k: v for k, v in arrays.items()} | {"conv1.weight": np.zeros(3)}
     return SimpleNamespace(path="a.safetensors", arrays=prefixed, metadata={"preprocessing": how})
 
 

@@ -54,7 +54,7 @@ def test_the_best_weights_can_be_used_without_the_rest(small, tmp_path):
     shutil.move(tmp_path / "a" / "best.safetensors", alone)
     metadata = checkpoint.read(alone, "weights").metadata
     how = metadata["preprocessing"]
-    test = run_module.data.load(how["data"], "test")
+    test = data.load(how["data"], "test")
     normalize = data.Normalize(tuple(how["mean"]), tuple(how["std"]))
     x = normalize(data.fit_images(test.images, tuple(how["input_size"])))
     found = load(alone)(x).argmax(axis=1)
@@ -74,7 +74,7 @@ def test_test_images_are_looked_at_once_at_the_end(small, tmp_path, monkeypatch)
 
 def test_validation_images_are_not_trained_on(small, tmp_path):
     run = Run.new(settings(), tmp_path / "a")
-    labels = run_module.data.load("digits").labels
+    labels = data.load("digits").labels
     rest, part = stratified_split(labels, 0.1, 7)
     assert len(run.training.labels) == len(rest) == 180
     assert np.array_equal(run.validation.labels, labels[part])

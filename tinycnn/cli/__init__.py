@@ -15,6 +15,8 @@ from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .explain import explain
 from .export import export
 from .inspect import gradcheck, list_models, summary
+from .options import Grouped
+from .recipes import list_recipes
 from .report import compare, report
 from .train import Interruption, train
 from .use import evaluate, predict
@@ -27,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("train")(train)
+app.command("train", cls=Grouped)(train)
+app.command("recipes")(list_recipes)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("report")(report)

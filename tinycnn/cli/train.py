@@ -6,110 +6,127 @@ import collections
 import itertools
 import json
 import logging
-import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any, NamedTuple
 
 from .. import parallel
 from ..backend import CPU, gpu_name
+from . import options as o
 from . import progress
-from .errors import FAILED, INTERRUPTED, OUT_OF_MEMORY, CommandError, bad_input, words_of
+from .errors import CommandError, bad_input
+from .stopping import Interruption, failures, interrupted, stop_on_signal
 
-Option = typer.Option
-
-ECHO = 0.5
-"""Seconds in which a signal that comes again is still the first: timeout(1) sends one to child and to group."""
-
-
-def _folder(text: str) -> Path:
-    """Return the path, unless it is empty, which `Path` would take for the present folder."""
-    if not text:
-        raise typer.BadParameter("an empty name: name a folder")
-    return Path(text)
+__all__ = ["Interruption", "train"]
 
 
 def train(
-    model: Annotated[str | None, Option(help="Architecture (tinycnn models lists all). [default: lenet5]")] = None,
-    data: Annotated[
-        str | None,
-        Option(help="digits, mnist, cifar10, … (tinycnn data list); downloaded if need be. [default: digits]"),
-    ] = None,
-    data_dir: Annotated[Path | None, Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
-    epochs: Annotated[int | None, Option(help="Passes through the images. [default: by dataset]")] = None,
-    batch_size: Annotated[int | None, Option(help="Images per step. [default: 64]")] = None,
-    optimizer: Annotated[str | None, Option(help="sgd, momentum, adam, adamw, … [default: adamw]")] = None,
-    lr: Annotated[float | None, Option(help="Highest learning rate. [default: by optimizer]")] = None,
-    momentum: Annotated[float | None, Option(help="Of optimizers that have one.")] = None,
-    weight_decay: Annotated[float | None, Option(help="L2 penalty, or AdamW's decay. [default: by optimizer]")] = None,
-    schedule: Annotated[str | None, Option(help="none, step, cosine, onecycle, plateau, … [default: onecycle]")] = None,
-    shift: Annotated[
-        int | None, Option(help="Shift training images by up to so many pixels. [default: by dataset]")
-    ] = None,
-    val_fraction: Annotated[
-        float | None, Option(help="Part set aside to choose the best epoch. [default: 0.1]")
-    ] = None,
-    seed: Annotated[int | None, Option(help="Of all random numbers. [default: 0]")] = None,
-    precision: Annotated[
-        str | None, Option(help="float32, float64; on a GPU tf32, bf16, fp16. [default: float32]")
-    ] = None,
-    tune: Annotated[
-        bool, Option("--tune", help="Time the algorithms of each convolution, and take the fastest.")
-    ] = False,
-    algorithms: Annotated[
-        Path | None, Option(parser=_folder, metavar="PATH", help="Take what --tune found for the run in this folder.")
-    ] = None,
-    device: Annotated[str | None, Option(help="cpu, cuda or auto. [default: cpu]")] = None,
-    threads: Annotated[
-        int | None, Option(help="CPU threads; results do not depend on it. [default: all cores]")
-    ] = None,
-    out: Annotated[
-        Path | None, Option(parser=_folder, metavar="PATH", help="Run folder. [default: runs/MODEL-DATA-TIME]")
-    ] = None,
-    resume: Annotated[
-        Path | None, Option(parser=_folder, metavar="PATH", help="Go on with the run in this folder.")
-    ] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but the result.")] = False,
-    json_line: Annotated[bool, Option("--json", help="Print the result as one line of JSON.")] = False,
+    recipe: o.Recipe = None,
+    model: o.Model = None,
+    data: o.Data = None,
+    data_dir: o.DataDir = None,
+    fraction: o.Fraction = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    accumulate: o.Accumulate = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Lr = None,
+    momentum: o.Momentum = None,
+    schedule: o.Schedule = None,
+    clip_norm: o.ClipNorm = None,
+    precision: o.Precision = None,
+    shift: o.Shift = None,
+    augment: o.Augment = None,
+    mix: o.Mix = None,
+    normalize: o.Normalize = None,
+    val_fraction: o.ValFraction = None,
+    weight_decay: o.WeightDecay = None,
+    label_smoothing: o.LabelSmoothing = None,
+    ema: o.Ema = None,
+    patience: o.Patience = None,
+    recompute_statistics: o.RecomputeStatistics = None,
+    seed: o.Seed = None,
+    assignments: o.Set = None,
+    tune: o.Tune = False,
+    algorithms: o.Algorithms = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    workers: o.Workers = 0,
+    save_every: o.SaveEvery = None,
+    out: o.Out = None,
+    resume: o.Resume = None,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    json_line: o.JsonLine = False,
 ) -> None:
     """Train a network; by default LeNet-5 on handwritten digits."""
-    chosen = {"model": model, "data": data, "batch_size": batch_size, "optimizer": optimizer, "lr": lr}
-    chosen |= {"momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "shift": shift}
-    chosen |= {"val_fraction": val_fraction, "seed": seed, "precision": precision}
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    given |= {"algorithms": algorithms} if algorithms is not None else {}
-    where = None if data_dir is None else str(data_dir)
+    chosen: dict[str, Any] = {
+        "recipe": recipe,
+        "model": model,
+        "data": data,
+        "fraction": fraction,
+        "batch_size": batch_size,
+    }
+    chosen |= {"accumulate": accumulate, "optimizer": optimizer, "lr": lr, "momentum": momentum, "schedule": schedule}
+    chosen |= {"clip_norm": clip_norm, "precision": precision, "shift": shift, "augment": augment, "mix": mix}
+    chosen |= {"normalize": normalize, "val_fraction": val_fraction, "weight_decay": weight_decay, "seed": seed}
+    chosen |= {"label_smoothing": label_smoothing, "ema": ema, "patience": patience, "save_every": save_every}
+    chosen |= {"recompute_statistics": recompute_statistics, "algorithms": algorithms}
+    place = _Place(device, None if data_dir is None else str(data_dir), workers)
     with bad_input(options=(*chosen, "epochs", "threads")):
         if threads is not None:
             parallel.set_num_threads(threads)
+        given = o.merged(chosen, assignments)
         if resume is not None:
-            run = _resumed(resume, given | ({"tune": True} if tune else {}), out, device, where, epochs)
+            run = _resumed(resume, given | ({"tune": True} if tune else {}), out, place, epochs, quiet)
         else:
             tuning = progress.tuning(progress.stream_for(json_line), quiet) if tune else None
-            given |= {} if epochs is None else {"epochs": epochs}
-            run = _new(given, out, device or "cpu", where, tuning, quiet)
+            settings = _settings(given | ({} if epochs is None else {"epochs": epochs}), tune)
+            if dry_run:
+                return _show(settings)
+            run = _new(settings, out, place, tuning, quiet)
     _go(run, quiet, json_line)
 
 
-def _new(given: dict[str, Any], out: Path | None, device: str, data_dir: str | None, tuning: Any, quiet: bool) -> Any:
-    from ..train import Run, Settings
-    from .data import ready
+class _Place(NamedTuple):
+    """Where a run computes, where its data are, and how many threads prepare them."""
+
+    device: str | None
+    data_dir: str | None
+    workers: int
+
+
+def _settings(given: dict[str, Any], tune: bool) -> Any:
+    """Return the settings: a recipe's, or the defaults, with what is given in their place."""
+    from ..train import Settings, recipes
 
     if "algorithms" in given:
-        if tuning is not None:
+        if tune:
             raise CommandError("--tune cannot be given with --algorithms: measure, or take what another run measured")
         given = given | {"algorithms": _recorded(given["algorithms"])}
-    settings = Settings.choose(**given)
-    ready(settings.data, data_dir, quiet)
+    name = given.pop("recipe", None)
+    return Settings.choose(**given) if name is None else recipes.find(name).settings(**given)
+
+
+def _show(settings: Any) -> None:
+    from ..train import recipes
+
+    print(json.dumps({"settings": settings.to_dict(), **recipes.describe(settings)}, indent=2, ensure_ascii=False))
+
+
+def _new(settings: Any, out: Path | None, place: _Place, tuning: Any, quiet: bool) -> Any:
+    from ..train import Run, recipes
+    from .data import ready
+
+    ready(settings.data, place.data_dir, quiet)
+    device = place.device or "cpu"
     if out is not None:
-        return Run.new(settings, out, device, data_dir, tuning)
-    with _fresh_folder(f"{settings.model}-{settings.data}") as folder:
-        return Run.new(settings, folder, device, data_dir, tuning)
+        return Run.new(settings, out, device, place.data_dir, tuning, place.workers)
+    with _fresh_folder(recipes.folder_name(settings)) as folder:
+        return Run.new(settings, folder, device, place.data_dir, tuning, place.workers)
 
 
 def _recorded(folder: Path) -> dict[str, str]:
@@ -143,14 +160,18 @@ def _fresh_folder(title: str) -> Iterator[Path]:
 
 
 def _resumed(
-    folder: Path, given: dict[str, Any], out: Path | None, device: str | None, data_dir: str | None, epochs: int | None
+    folder: Path, given: dict[str, Any], out: Path | None, place: _Place, epochs: int | None, quiet: bool
 ) -> Any:
     from ..train import Run
+    from ..train.run import read_config
+    from .data import ready
 
     if given or out is not None:
         name = f"--{next(iter(given), 'out').replace('_', '-')}"
         raise CommandError(f"{name} cannot be given with --resume: the run goes on as it began; or start a new one")
-    return Run.resume(folder, device, data_dir, epochs)
+    config = read_config(folder)
+    ready(config["settings"].get("data", ""), place.data_dir or config.get("data_dir"), quiet)
+    return Run.resume(folder, place.device, place.data_dir, epochs, place.workers)
 
 
 # ---- doing it ----------------------------------------------------------------------------------------------
@@ -166,14 +187,16 @@ def _go(run: Any, quiet: bool, json_line: bool) -> None:
     if run.device != CPU:
         trainer.after_epoch.append(_gpu_teller(display))
     finished_before = (run.folder / "result.json").is_file()
-    with stop_on_signal(trainer) as signals, _failures(run):
+    with stop_on_signal(trainer) as signals, failures(run):
         with display:
             display.say(_already_finished(run) if finished_before else _title(run))
             finished = run.fit()
+            if run.trainer.ended is not None and not finished_before:
+                display.say(_ended(run.trainer))
         if not finished_before:
             run.draw()
         if not finished:
-            _interrupted(run, signals)
+            interrupted(run, signals)
         result = run.finish()
     if not json_line:
         print(_result_words(result), file=stream)
@@ -197,86 +220,6 @@ def _gpu_teller(display: Any) -> Callable[[Any, Any], None]:
     return tell
 
 
-@contextmanager
-def stop_on_signal(trainer: Any) -> Iterator[list[int]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP ask the trainer to stop after its batch; a second one stops at once.
-
-    Yields:
-        The signals received.
-    """
-    received: list[int] = []
-    first = 0.0
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if not received:
-            first = now
-            trainer.stop()
-        elif now - first >= ECHO:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        wanted.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in wanted}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _failures(run: Any) -> Iterator[None]:
-    """Give the words for what can go wrong in mid-training, with what is kept and what to do."""
-    from ..data import DataError
-    from ..train import CheckpointError, NonFiniteError, OutOfMemoryError
-
-    command = f"tinycnn train --resume {shlex.quote(str(run.folder))}"
-    try:
-        yield
-    except NonFiniteError as error:
-        last, done = run.folder / "last.safetensors", run.trainer.epoch
-        if done:
-            with suppress(OSError):  # the curves are an extra
-                run.draw()
-        kept = f"the last good checkpoint is {last} (epoch {done})" if done else "no epoch was finished"
-        raise CommandError(
-            f"{error}; {kept}; try a lower learning rate (lr was {run.settings.lr:g})", FAILED
-        ) from error
-    except (CheckpointError, DataError) as error:
-        raise CommandError(str(error), FAILED) from error
-    except OutOfMemoryError as error:
-        raise CommandError(f"{error}; what was saved before is whole: go on with {command}", FAILED) from error
-    except MemoryError as error:
-        raise CommandError(OUT_OF_MEMORY, FAILED) from error
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        words = words_of(error)
-        raise CommandError(f"{words}; what was saved before is whole: go on with {command}", FAILED) from error
-    except KeyboardInterrupt:
-        raise Interruption(f"stopped at once; go on from the state saved last with: {command}", INTERRUPTED) from None
-
-
-def _interrupted(run: Any, signals: list[int]) -> None:
-    """End the command after a signal, saying how to go on."""
-    trainer = run.trainer
-    where = (
-        f"in epoch {trainer.epoch + 1}, after batch {trainer.batch}"
-        if trainer.batch
-        else f"after epoch {trainer.epoch}"
-    )
-    command = f"tinycnn train --resume {shlex.quote(str(run.folder))}"
-    raise Interruption(f"stopped {where}; saved; go on with: {command}", 128 + (signals or [signal.SIGINT])[0])
-
-
-class Interruption(CommandError):
-    """Not an error: what was asked for."""
-
-
 # ---- words -------------------------------------------------------------------------------------------------
 
 
@@ -286,9 +229,11 @@ def _title(run: Any) -> str:
     threads = f", {parallel.get_num_threads()} threads" if run.device == CPU else f" ({gpu_name()[0]})"
     images = f"{len(run.training.labels):,} training, {held_out}{len(run.test.labels):,} test images"
     lines = [
+        *_recipe_words(s),
         f"{s.model} ({trainer.model.num_parameters():,} parameters) on {s.data}: {images}; "
         f"{run.device}{threads}, {s.precision}, seed {s.seed}",
         f"{s.optimizer}, lr {s.lr:g}, schedule {s.schedule}, batches of {s.batch_size}; run folder {run.folder}",
+        *_regimen_words(s),
     ]
     if s.algorithms:
         counts = collections.Counter(s.algorithms.values()).most_common()
@@ -298,12 +243,47 @@ def _title(run: Any) -> str:
     return "\n".join(lines)
 
 
+def _recipe_words(settings: Any) -> list[str]:
+    """Say which recipe this is, how it deviates, and what it may be compared with."""
+    from ..train import recipes
+
+    recipe = recipes.of(settings)
+    if recipe is None:
+        return []
+    words, reported = f"recipe {recipes.title(settings)}", recipes.published(settings)
+    if reported:
+        return [f"{words}; published: {reported}"]
+    return [words + ("; not comparable with the published result" if recipe.published else "")]
+
+
+def _regimen_words(settings: Any) -> list[str]:
+    """Name what is not as it would be without being asked for."""
+    from ..train.recipes import word
+
+    left_out = ("algorithms", "recipe", "save_every")
+    usual = {
+        f.name: f.default for f in fields(settings) if f.default is not MISSING or f.default_factory is not MISSING
+    }
+    values = {name: getattr(settings, name) for name in usual if name not in left_out}
+    special = [(name, value) for name, value in values.items() if value and value != usual[name]]
+    return ["; ".join(f"{name.replace('_', ' ')} {word(value)}" for name, value in special)] if special else []
+
+
 def _already_finished(run: Any) -> str:
+    if run.trainer.ended is not None:
+        return f"the run in {run.folder} is finished: {_ended(run.trainer)}"
     return f"the run in {run.folder} is finished: all {run.settings.epochs} epochs are done"
 
 
+def _ended(trainer: Any) -> str:
+    return f"it ended after epoch {trainer.epoch}: {trainer.ended}"
+
+
 def _result_words(result: dict[str, Any]) -> str:
+    reported = result.get("published")
+    beside = f" (published: {100 - reported['error']:.2f} %)" if reported else ""
     return (
-        f"test accuracy {100 * result['test_accuracy']:.2f} % with the weights of epoch {result['best_epoch']} "
-        f"({result['seconds']:.1f} s of training); weights in {Path(result['run']) / 'best.safetensors'}"
+        f"test accuracy {100 * result['test_accuracy']:.2f} %{beside} with the weights of epoch "
+        f"{result['best_epoch']} ({result['seconds']:.1f} s of training); "
+        f"weights in {Path(result['run']) / 'best.safetensors'}"
     )

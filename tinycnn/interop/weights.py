@@ -36,7 +36,7 @@ from ..layers import Layer, LayerError
 from ..layers.mismatch import guess_rename, renamed
 from ..layers.state import arrays_of
 from ..messages import nearest, some
-from ..train.checkpoint import native_metadata, verify
+from ..train.checkpoint import native_metadata, of_network, verify
 from ..train.mapped import CheckpointError, MappedFile, PathLike, Weights
 from ..train.tensors import read_tensors, write_tensors
 from .pickles import RefusedError, shown
@@ -81,7 +81,7 @@ def read_weights(path: PathLike, key: str | None = None) -> Weights:
         if not native_metadata(weights):
             return weights.renamed(without_prefix(weights))
         verify(weights)
-        return weights
+        return of_network(weights)
     if start[:2] == b"PK" or start[:1] in PICKLES:
         return read_torch(path, key)
     raise CheckpointError(

@@ -89,8 +89,8 @@ def words(text: str | Iterable[str], kind: str = "augment", known: Iterable[str]
     Raises:
         ValueError: it makes no sense, or has an unknown name (with the nearest known).
     """
-    texts = [text] if isinstance(text, str) else list(text)
-    return tuple(_written(word) for one in texts if one.strip() for word in _parse(one, kind, known))
+    texts: list[Any] = list(text) if isinstance(text, list | tuple) else [text]
+    return tuple(_written(word) for one in texts if one != "" for word in _parse(one, kind, known))
 
 
 def _written(word: Word) -> str:
@@ -101,7 +101,7 @@ def _written(word: Word) -> str:
 def _parse(text: str, kind: str, known: Iterable[str]) -> list[Word]:
     try:
         return [_word(node, kind, list(known)) for node in _terms(ast.parse(text.strip(), mode="eval").body)]
-    except (SyntaxError, TypeError, RecursionError, MemoryError):
+    except (SyntaxError, TypeError, AttributeError, RecursionError, MemoryError):
         raise ValueError(f"{kind}: cannot read {text!r}: write for example crop4+flip, or elastic(alpha=34)") from None
 
 

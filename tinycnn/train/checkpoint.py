@@ -31,10 +31,12 @@ from .tensors import parts_of, read_tensors, write_tensors
 
 __all__ = [
     "TRAINING_STATE", "WEIGHTS", "Checkpoint", "CheckpointError", "build", "created", "describe", "load", "load_into",
-    "native_metadata", "read", "save", "verify", "write",
+    "native_metadata", "of_network", "read", "save", "verify", "write",
 ]  # fmt: skip
 DAMAGED = "damaged: its checksum does not fit its content: take another copy"
 WEIGHTS, TRAINING_STATE = "weights", "training state"
+PREPROCESSING = "preprocessing."
+"""What the names of arrays begin with that are no weights."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Checkpoint:
 # ---- networks ----------------------------------------------------------------------------------------------
 
 
-def save(model: Layer, path: PathLike, **metadata: Any) -> None:
+def save(model: Layer, path: PathLike, learnt: Mapping[str, Array] | None = None, **metadata: Any) -> None:
     """Write a network's parameters and buffers, and what it takes to build it anew, to a file.
 
     Args:
         model: made by `tinycnn.models.create`.
         path: conventionally ends in ``.safetensors``; replaced if it is there, in one step.
+        learnt: arrays that images are prepared with, by name (`tinycnn.train.normalization`).
         metadata: anything else to keep that JSON can say.
 
     Raises:
@@ -77,7 +80,8 @@ def save(model: Layer, path: PathLike, **metadata: Any) -> None:
             f"{type(model).__name__} has no attribute 'architecture', so it could not be rebuilt from a file: make it "
             "with tinycnn.models.create, or keep model.state_dict() in a file of your own"
         )
-    write(path, arrays_of(model), {"kind": WEIGHTS, "architecture": model.architecture, **metadata})
+    arrays = arrays_of(model) | {PREPROCESSING + name: x for name, x in (learnt or {}).items()}
+    write(path, arrays, {"kind": WEIGHTS, "architecture": model.architecture, **metadata})
 
 
 def load(path: PathLike, device: str = "cpu") -> Layer:
@@ -145,11 +149,17 @@ def created(path: PathLike, metadata: Mapping[str, Any]) -> Layer:
 
 def _fill(model: Layer, checkpoint: Checkpoint) -> None:
     try:
-        model.load_state_dict(checkpoint.arrays)
+        model.load_state_dict(of_network(checkpoint.arrays))
     except LayerError as error:
         named = describe(checkpoint.metadata.get("architecture"))
         detail = str(error).replace(str(model), "the network") if "\n" in str(model) else str(error)
         raise CheckpointError(f"{checkpoint.path}: its weights are not those of {named}: {detail}") from None
+
+
+def of_network(arrays: Weights) -> Weights:
+    """Return the arrays in a file that are the network's own."""
+    own = {name: x for name, x in arrays.items() if not name.startswith(PREPROCESSING)}
+    return arrays if len(own) == len(arrays) else arrays.renamed(own)
 
 
 def preprocessing_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -20,11 +20,10 @@ import numpy as np
 from ..backend import Array, array_module
 from ..data import GCN, ZCA, Normalize, PerPixelMean
 from ..parameter import channels_last
+from .checkpoint import PREPROCESSING, Checkpoint
 from .mapped import CheckpointError
 
 NAMES = ("standard", "per-pixel-mean", "gcn-zca")
-PREFIX = "preprocessing."
-"""Of the names that arrays learnt have in a file."""
 CHUNK = 1024
 """Images scaled at a time."""
 
@@ -72,11 +71,11 @@ def whole(images: Array, scale: Callable[[Array], Array]) -> Array:
     return channels_last(array_module(images).concatenate(parts))
 
 
-def of_checkpoint(checkpoint: Any, dtype: str) -> Callable[[Array], Array]:
+def of_checkpoint(checkpoint: Checkpoint, dtype: str) -> Callable[[Array], Array]:
     """Return what scales images for the network in a checkpoint that a training run wrote.
 
     Args:
-        checkpoint: a `Checkpoint`, of which ``path``, ``arrays`` and ``metadata["preprocessing"]`` are looked at.
+        checkpoint: with ``preprocessing`` among its metadata (`preprocessing_of` makes sure of that).
         dtype: of the result.
 
     Raises:
@@ -84,8 +83,12 @@ def of_checkpoint(checkpoint: Any, dtype: str) -> Callable[[Array], Array]:
     """
     how = checkpoint.metadata["preprocessing"]
     name = how.get("normalize", "standard")
-    learnt = {k.removeprefix(PREFIX): np.array(v) for k, v in checkpoint.arrays.items() if k.startswith(PREFIX)}
-    needed = {"standard": set(), "per-pixel-mean": {"mean"}, "gcn-zca": {"mean", "matrix"}}
+    learnt = {
+        key.removeprefix(PREPROCESSING): np.array(x)
+        for key, x in checkpoint.arrays.items()
+        if key.startswith(PREPROCESSING)
+    }
+    needed: dict[str, set[str]] = {"standard": set(), "per-pixel-mean": {"mean"}, "gcn-zca": {"mean", "matrix"}}
     if name not in needed or not needed[name] <= set(learnt):
         raise CheckpointError(
             f"{checkpoint.path}: images are to be normalised by {name!r}, and it is not whole or not known here: take "

@@ -199,7 +199,7 @@ def title(settings: Settings) -> str:
     words = [f"{100 * ours:g} % of the images" for _, ours in _take(changed, "fraction")]
     words += [f"{ours} of {theirs} epochs" if ours < theirs else f"{ours} epochs instead of {theirs}"
               for theirs, ours in _take(changed, "epochs")]  # fmt: skip
-    others = [f"{name} {_word(ours)} instead of {_word(theirs)}" for name, (theirs, ours) in changed.items()]
+    others = [f"{name} {word(ours)} instead of {word(theirs)}" for name, (theirs, ours) in changed.items()]
     how = "shortened" if is_shortened(settings) else "changed"
     return settings.recipe + (f", {how}: {', '.join(words + others)}" if words or others else "")
 
@@ -210,7 +210,7 @@ def folder_name(settings: Settings) -> str:
         return f"{settings.model}-{settings.data}"
     how = "-shortened" if is_shortened(settings) else "-changed" if deviations(settings) else ""
     recipe = of(settings)
-    other = f"-{settings.data}" if recipe is not None and settings.data != recipe.values.get("data") else ""
+    other = f"-{settings.data}" if recipe is not None and settings.data != recipe.settings().data else ""
     return f"{settings.recipe}{how}{other}"
 
 
@@ -218,11 +218,14 @@ def _take(changed: dict[str, tuple[Any, Any]], name: str) -> list[tuple[Any, Any
     return [changed.pop(name)] if name in changed else []
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """Return a setting in words."""
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{name}={_word(v)}" for name, v in value.items()) + ")"
-    if isinstance(value, list):
-        return "+".join(map(_word, value)) or "none"
+        return f"({', '.join(f'{name}={word(v)}' for name, v in value.items())})" if value else "none"
+    if isinstance(value, list | tuple):
+        if all(isinstance(v, str) for v in value):
+            return " + ".join(value) or "none"
+        return f"[{', '.join(map(word, value))}]"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

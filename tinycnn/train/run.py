@@ -14,13 +14,16 @@ curves.png                     loss and accuracy by epoch, if matplotlib is ther
 are written before it.  A run killed between them goes back to the state and writes the same bytes again.
 
 **An honest number.**  The best epoch is chosen on a part of the training images set aside.  The test images are
-looked at once, at the end, with the weights of that epoch.
+looked at once, at the end, with the weights of that epoch.  What differs from a recipe is named in config.json and
+result.json (`recipes.describe`).
+
+**Averages.**  Where the settings want an average of the weights (``ema``), the two files of weights hold it, and it is
+what is measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import platform
@@ -31,21 +34,23 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, data, models, parallel
+from .. import __version__, parallel
 from ..backend import CPU, gpu_name, resolve_device
-from ..data import Dataset, DeviceLoader, Loader, RandomShift
 from ..layers import Layer
 from ..layers.tune import set_algorithms
 from ..losses import AuxiliaryLoss, CrossEntropyLoss
-from ..optim import join_state, split_state
-from . import checkpoint, curves
-from .checkpoint import TRAINING_STATE, WEIGHTS, CheckpointError
+from ..optim import EMA
+from . import checkpoint, curves, recipes
+from .batchnorm_statistics import recompute_statistics
+from .callbacks import Callback, EarlyStopping, SaveEvery
+from .checkpoint import WEIGHTS, CheckpointError
 from .files import locked, write_json, write_json_lines
+from .folder import CONFIG, METRICS, RESULT, STATE, must_be_empty, read_config, read_result, read_state, write_state
+from .images import EVALUATION_BATCH, difference, open_images
 from .settings import Settings
 from .trainer import Row, Trainer, evaluate
 
-EVALUATION_BATCH = 256
-"""Fixed, so that an accuracy measured again is the same number."""
+__all__ = ["EVALUATION_BATCH", "Run", "best_epoch", "read_config"]
 
 
 class Run:
@@ -53,59 +58,60 @@ class Run:
 
     Made by `Run.new` or `Run.resume`.
 
+    Args:
+        settings, folder: see below.
+        device, data_dir: where to compute, and where the data are.
+        workers: threads that prepare batches; the result does not depend on it.
+
     Attributes:
         folder: where its files are.
         settings: what decides the result.
         trainer: does the work; `Trainer.stop` interrupts it.
+        images: see `Images`.
         training, validation, test: loaders; validation is None if nothing is set aside.
     """
 
-    def __init__(self, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, device: str = "cpu", data_dir: str | None = None, workers: int = 0
+    ) -> None:
         self.settings, self.folder = settings, folder
         self.device, self.data_dir = resolve_device(device), data_dir
-        published = data.load(settings.data, "train", data_dir)
-        test = data.load(settings.data, "test", data_dir)
-        train, held_out = published, None
-        if settings.val_fraction > 0:
-            train, held_out = data.split_validation(published, settings.val_fraction, settings.seed)
-        known = models.architecture(settings.model)
-        size = known.input_shape[1:]
-        self.preprocessing = preprocessing(published, size)
-        self.training = self._loader(data.prepare(train, size), training=True)
-        self.validation = None if held_out is None else self._loader(data.prepare(held_out, size))
-        self.test = self._loader(data.prepare(test, size))
-        classes, channels = published.num_classes, published.shape[0]
-        model = models.create(settings.model, classes, channels, settings.seed, **known.training)
-        model.astype(settings.dtype).to(self.device)
-        set_algorithms(model, settings.algorithms or {})
-        optimizer = settings.make_optimizer(model)
-        schedule = settings.make_schedule(optimizer, len(self.training))
+        self.images = images = open_images(settings, self.device, data_dir, workers)
+        self.training, self.validation, self.test = images.training, images.validation, images.test
+        self.trainer = self._trainer()
+
+    def _trainer(self) -> Trainer:
+        s, images = self.settings, self.images
+        model = s.make_model(images.num_classes, images.channels).to(self.device)
+        set_algorithms(model, s.algorithms or {})
+        optimizer = s.make_optimizer(model)
+        updates = -(-len(self.training) // s.accumulate)  # the last of an epoch may be of fewer batches
         # labels: Dataset has looked at them; without auxiliary heads it is cross-entropy itself
-        loss_fn = AuxiliaryLoss(CrossEntropyLoss(check_labels=False))
-        self.trainer = Trainer(
+        loss_fn = AuxiliaryLoss(CrossEntropyLoss(label_smoothing=s.label_smoothing, check_labels=False))
+        return Trainer(
             model,
             optimizer,
             loss_fn,
-            schedule=schedule,
-            precision=None if settings.dtype == "float64" else settings.precision,
+            schedule=s.make_schedule(optimizer, updates),
+            clip_norm=s.clip_norm,
+            accumulate=s.accumulate,
+            ema=None if s.ema is None else EMA(model, s.ema, use_buffers=True, warmup=True),
+            callbacks=self._callbacks(),
+            precision=None if s.dtype == "float64" else s.precision,
             after_epoch=[self._keep],
         )
 
-    def _loader(self, dataset: Dataset, training: bool = False) -> Loader:
-        s, loader = self.settings, Loader if self.device == CPU else DeviceLoader
-        return loader(
-            dataset.images,
-            dataset.labels,
-            s.batch_size if training else EVALUATION_BATCH,
-            shuffle=training,
-            seed=s.seed,
-            transform=RandomShift(s.shift) if training and s.shift else None,
-            normalize=dataclasses.replace(dataset.normalize, dtype=s.dtype),
-        )
+    def _callbacks(self) -> list[Callback]:
+        s, found = self.settings, list[Callback]()
+        if s.patience is not None:  # the best weights are in a file
+            found.append(EarlyStopping(s.patience, restore_best=False))
+        if s.save_every:
+            found.append(SaveEvery(self._save_within, batches=s.save_every))
+        return found
 
     def tune(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Give every convolution the algorithm that is the fastest here and now, and the settings the answer."""
-        x, _ = next(self.training.epoch(0))
+        x, _ = next(iter(self.training.epoch(0)))
         chosen = self.trainer.captured.tune(x.shape, progress)
         self.settings = dataclasses.replace(self.settings, algorithms=chosen)
 
@@ -119,6 +125,7 @@ class Run:
         device: str = "cpu",
         data_dir: str | None = None,
         prepare: Callable[[Run], None] | None = None,
+        workers: int = 0,
     ) -> Run:
         """Make everything from the settings, and then the folder.
 
@@ -127,54 +134,51 @@ class Run:
             folder: a new or an empty one.
             device, data_dir: where to compute, and where the data are.
             prepare: called with the run before its settings are written down: `tune`, for example.
+            workers: threads that prepare batches.
 
         Raises:
             ValueError: settings, data or device cannot be used.
             FileExistsError: the folder has something in it.
             OSError: the folder cannot be made or written to.
         """
-        _must_be_empty(folder)
-        run = cls(settings, folder, device, data_dir)
+        must_be_empty(folder)
+        run = cls(settings, folder, device, data_dir, workers)
         if prepare is not None:
             prepare(run)
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _must_be_empty(folder)  # now for sure: another run cannot begin here until this one has its files
+            must_be_empty(folder)  # now for sure: another run cannot begin here until this one has its files
             try:
-                write_json(folder / "config.json", run.config())
+                write_json(folder / CONFIG, run.config())
                 run.save_state()
             except OSError:
-                (folder / "config.json").unlink(missing_ok=True)
+                (folder / CONFIG).unlink(missing_ok=True)
                 if made:
                     folder.rmdir()
                 raise
         return run
 
     @classmethod
-    def resume(cls, folder: Path, device: str | None, data_dir: str | None, epochs: int | None = None) -> Run:
+    def resume(
+        cls, folder: Path, device: str | None, data_dir: str | None, epochs: int | None = None, workers: int = 0
+    ) -> Run:
         """Go on with a run where its state was last saved.
 
         Args:
             folder: of the run.
             device, data_dir: where they are now, if not where they were.
             epochs: more of them, if the learning rate does not depend on their number.
+            workers: threads that prepare batches.
 
         Raises:
-            CheckpointError: no run, or its files are damaged.
+            CheckpointError: no run, its files are damaged, or it began with other settings or another dataset.
             ValueError: epochs that do not fit; data or device cannot be used.
             OSError: the folder cannot be written to.
         """
         config = read_config(folder)
-        try:
-            settings = Settings.from_dict(config["settings"])
-        except (TypeError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: not what tinycnn {__version__} wrote ({error}): restore it, "
-                "or start a new run"
-            ) from None
-        settings = _with_epochs(settings, epochs)
-        run = cls(settings, folder, device or config.get("device", "cpu"), data_dir or config.get("data_dir"))
+        settings = _with_epochs(_settings_in(folder, config), epochs)
+        run = cls(settings, folder, device or config.get("device", "cpu"), data_dir or config.get("data_dir"), workers)
         with locked(folder):
             run._go_back(epochs, config)
         return run
@@ -182,19 +186,20 @@ class Run:
     def _go_back(self, epochs: int | None, config: dict[str, Any]) -> None:
         """Bring the run, and its files, to the state saved last."""
         folder, settings = self.folder, self.settings
-        if any((folder / name).exists() for name in ("training_state.safetensors", "metrics.jsonl")):
+        if any((folder / name).exists() for name in (STATE, METRICS)):
             self.load_state()
         else:
             self.save_state()  # killed while the folder was made: nothing is lost by beginning
         if epochs is not None and settings.epochs != config["settings"]["epochs"]:
-            (folder / "result.json").unlink(missing_ok=True)
-            write_json(folder / "config.json", config | {"settings": settings.to_dict()})
-        write_json_lines(folder / "metrics.jsonl", self.trainer.history)
+            (folder / RESULT).unlink(missing_ok=True)
+            write_json(folder / CONFIG, config | {"settings": settings.to_dict(), **recipes.describe(settings)})
+        write_json_lines(folder / METRICS, self.trainer.history)
 
     def config(self) -> dict[str, Any]:
         """Return what config.json holds."""
         return {
             "settings": self.settings.to_dict(),
+            **recipes.describe(self.settings),
             "device": self.device,
             "data_dir": self.data_dir and os.path.abspath(self.data_dir),
             "threads": parallel.get_num_threads(),
@@ -208,7 +213,7 @@ class Run:
     # ---- middle --------------------------------------------------------------------------------------------
 
     def fit(self) -> bool:
-        """Train to the end, or until the trainer is stopped, and save.  Returns whether all epochs are done.
+        """Train to the end, or until the trainer is stopped, and save.  Returns whether the training is done.
 
         Raises:
             NonFiniteError: the loss became infinite or not a number.
@@ -225,46 +230,54 @@ class Run:
         for name in ("best", "last"):
             if name == "last" or self.best_epoch() == trainer.epoch:
                 self.save_weights(self.folder / f"{name}.safetensors", row)
-        write_json_lines(self.folder / "metrics.jsonl", trainer.history)
+        write_json_lines(self.folder / METRICS, trainer.history)
         self.save_state()
 
+    def _save_within(self, trainer: Trainer) -> None:
+        """Within an epoch: the state; at the end of one it is saved with everything else."""
+        if trainer.batch < len(self.training):
+            self.save_state()
+
     def save_weights(self, path: Path, row: Row) -> None:
-        """Write the present weights as a checkpoint that can be used by itself."""
+        """Write the present weights, or their averages, as a checkpoint that can be used by itself."""
         metrics = {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
-        checkpoint.save(self.trainer.model, path, preprocessing=self.preprocessing, metrics=metrics)
+        with self.trainer.averaged():
+            self._write_weights(self.trainer.model, path, metrics)
+
+    def _write_weights(self, model: Layer, path: Path, metrics: dict[str, Any], **more: Any) -> None:
+        how = self.images.preprocessing
+        checkpoint.save(model, path, self.images.learnt, preprocessing=how, metrics=metrics, **more)
 
     def save_state(self) -> None:
         """Write all it takes to go on from here, in one step."""
-        state = self.trainer.state_dict()
-        optimizer, rest = split_state(state.pop("optimizer"))
-        arrays = {f"model/{name}": value for name, value in state.pop("model").items()}
-        arrays |= {f"optimizer/{name}": value for name, value in optimizer.items()}
-        metadata = {"kind": TRAINING_STATE, "settings": self.settings.to_dict(), "optimizer": rest, "trainer": state}
-        checkpoint.write(self.folder / "training_state.safetensors", arrays, metadata)
+        write_state(self.folder, self.trainer.state_dict(), settings=self.settings.to_dict(), data=self.images.identity)
 
     def load_state(self) -> None:
         """Go back, or on, to the state saved last.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or of other settings than this run's.
+            CheckpointError: there is none, it is damaged, or of other settings or data than this run's.
         """
-        saved = checkpoint.read(self.folder, TRAINING_STATE)
-        ours, theirs = self.settings.to_dict(), saved.metadata["settings"]
-        for name in ours:
-            if name != "epochs" and ours[name] != theirs.get(name):
-                raise CheckpointError(
-                    f"{saved.path}: its {name} was {theirs.get(name)!r}, config.json says {ours[name]!r}: "
-                    "these files are not of one run"
-                )
-        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
-        for name, array in saved.arrays.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = array
-        optimizer = join_state(parts["optimizer"], saved.metadata["optimizer"])
+        saved, state = read_state(self.folder)
+        self._check_settings(saved.path, saved.metadata["settings"])
+        if "data" in saved.metadata and (words := difference(saved.metadata["data"], self.images.identity)):
+            raise CheckpointError(
+                f"{self.folder}: {self.settings.data} is not what this run began with: {words}: restore the data, or "
+                "start a new run"
+            )
         try:
-            self.trainer.load_state_dict({**saved.metadata["trainer"], "model": parts["model"], "optimizer": optimizer})
+            self.trainer.load_state_dict(state)
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{saved.path}: does not fit this run: {error}") from None
+
+    def _check_settings(self, path: Path, saved: dict[str, Any]) -> None:
+        ours, theirs = self.settings.to_dict(), _as_now(saved)
+        for name in ours:
+            if name not in ("epochs", "save_every") and ours[name] != theirs.get(name):
+                raise CheckpointError(
+                    f"{path}: its {name} was {theirs.get(name)!r}, config.json says {ours[name]!r}: "
+                    "these files are not of one run"
+                )
 
     def best_epoch(self) -> int:
         """Return the number of the epoch whose weights are the best so far; see `best_epoch`."""
@@ -278,29 +291,40 @@ class Run:
         Raises:
             CheckpointError: best.safetensors is missing, damaged, or not of this run.
         """
-        path = self.folder / "result.json"
-        if (result := _read_result(path)) is not None:
+        if (result := read_result(self.folder)) is not None:
             return {**result, "run": str(self.folder)}
         history, best = self.trainer.history, self.best_epoch()
-        model = self._best_model(best)
+        model, chosen = self._best_model(best), history[best - 1].get("val_accuracy")
+        if self.settings.recompute_statistics:
+            chosen = self._recompute(model, history[best - 1])
         means = evaluate(model, self.test)
-        seconds = sum(row["seconds"] for row in history)
         result = {
             "test_accuracy": means["accuracy"],
             "test_loss": means["loss"],
-            "val_accuracy": history[best - 1].get("val_accuracy"),
+            "val_accuracy": chosen,
             "best_epoch": best,
             "epochs": len(history),
-            "seconds": round(seconds, 3),
+            "ended": self.trainer.ended,
+            "seconds": round(sum(row["seconds"] for row in history), 3),
             "parameters": model.num_parameters(),
             "run": str(self.folder),
-            **self.settings.to_dict(),
+            **{name: value for name, value in self.settings.to_dict().items() if name != "epochs"},
+            **recipes.describe(self.settings),
             "device": self.device,
             "threads": parallel.get_num_threads(),
             "tinycnn": __version__,
         }
-        write_json(path, result)
+        write_json(self.folder / RESULT, result)
         return result
+
+    def _recompute(self, model: Layer, row: Row) -> float | None:
+        """Give the best weights exact statistics, write them down, and return what they reach on the part set aside."""
+        recompute_statistics(model, self.training)
+        model.eval()
+        means = {} if self.validation is None else evaluate(model, self.validation)
+        metrics = {"epoch": row["epoch"], **{f"val_{name}": value for name, value in means.items()}}
+        self._write_weights(model, self.folder / "best.safetensors", metrics, recomputed_statistics=True)
+        return means.get("accuracy")
 
     def _best_model(self, epoch: int) -> Layer:
         saved = checkpoint.read(self.folder / "best.safetensors", WEIGHTS)
@@ -338,52 +362,21 @@ def best_epoch(history: list[Row], images: int = 0) -> int:
     return max((i for i, m in enumerate(mistakes, start=1) if m - least <= math.sqrt(m + least)), default=0)
 
 
-def preprocessing(dataset: Dataset, size: tuple[int, int]) -> dict[str, Any]:
-    """Return how images become inputs, for a checkpoint's metadata: all that ``predict`` and ``eval`` need."""
-    return {
-        "data": dataset.name,
-        "classes": dataset.classes,
-        "image_size": dataset.shape[1:],
-        "input_size": size,
-        "mean": dataset.mean,
-        "std": dataset.std,
-    }
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return what the config.json of a run folder holds.
-
-    Raises:
-        CheckpointError: there is no such folder or file, or it is damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        what = "has no config.json, so it is not a run folder" if folder.exists() else "there is no such folder"
-        raise CheckpointError(f"{folder}: {what}: name one that tinycnn train made")
+def _settings_in(folder: Path, config: dict[str, Any]) -> Settings:
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}): restore it, or start a new run") from None
-    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-        raise CheckpointError(f"{path}: has no settings: restore it, or start a new run")
-    return config
+        return Settings.from_dict(config["settings"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG}: not what tinycnn {__version__} wrote ({error}): restore it, or start a new run"
+        ) from None
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
-    """Return what result.json holds, or None if there is none, or one that cannot be read and is made anew."""
+def _as_now(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the defaults of what an older version did not know."""
     try:
-        result = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
-def _must_be_empty(folder: Path) -> None:
-    """Raise FileExistsError if a folder has something in it; files that a killed run left half-written do not count."""
-    if not folder.is_dir() or all(path.match(".*.tmp") for path in folder.iterdir()):
-        return
-    cure = f"continue with tinycnn train --resume {folder}" if (folder / "config.json").is_file() else "empty it"
-    raise FileExistsError(f"{folder}: there is something in this folder already: name another, or {cure}")
+        return Settings.from_dict(saved).to_dict()
+    except (TypeError, ValueError):
+        return saved
 
 
 def _with_epochs(settings: Settings, epochs: int | None) -> Settings:
@@ -391,7 +384,7 @@ def _with_epochs(settings: Settings, epochs: int | None) -> Settings:
         return settings
     if epochs < settings.epochs:
         raise ValueError(f"epochs must be at least the run's {settings.epochs}, got {epochs}")
-    if settings.schedule != "none":
+    if settings.schedule != "none" or settings.schedule_options:
         raise ValueError(
             f"the learning rate of this run ({settings.schedule}) is made for {settings.epochs} epochs: only a run "
             "with --schedule none can have more; start a new one"

@@ -31,6 +31,7 @@ OPTIMIZER = "adamw"
 PRECISIONS = ("float32", "float64", "tf32", "bf16", "fp16")
 WARMUP = {"warmup": 0.0, "warmup_from": 0.01, "warmup_shape": "linear"}
 """Options of every schedule that can be multiplied by a warm-up."""
+NUMBER = int | float
 OPTIONS = ("optimizer_options", "schedule_options", "model_options", "data_options")
 
 
@@ -106,20 +107,34 @@ class Settings:
     data_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
         models.architecture(self.model)
         _known("dataset", self.data, data.names())
         _known("schedule", self.schedule, optim.schedule_names())
         _known("normalize", self.normalize, list(normalization.NAMES))
         if self.momentum is not None and "momentum" not in optim.hyperparameters(self.optimizer):
             raise ValueError(f"optimizer {self.optimizer!r} takes no momentum: leave it out, or choose sgd")
-        for name in ("epochs", "batch_size", "shift", "seed", "accumulate", "save_every"):
-            if type(getattr(self, name)) is not int:
-                raise ValueError(f"{name} must be an integer, got {getattr(self, name)!r}")
         if self.algorithms is not None and not _is_plan(self.algorithms):
             raise ValueError(f"algorithms must map paths of convolutions to names, got {self.algorithms!r}")
         self._settle()
         self._check_ranges()
         self._check_combinations()
+
+    def _check_types(self) -> None:
+        kinds: dict[str, tuple[Any, str]] = {
+            **dict.fromkeys(("model", "data", "optimizer", "schedule", "normalize", "precision"), (str, "a name")),
+            **dict.fromkeys(("epochs", "batch_size", "shift", "seed", "accumulate", "save_every"), (int, "an integer")),
+            **dict.fromkeys(
+                ("lr", "weight_decay", "val_fraction", "fraction", "label_smoothing"), (NUMBER, "a number")
+            ),
+            **dict.fromkeys(("momentum", "clip_norm", "ema"), (NUMBER | None, "a number")),
+            "recipe": (str | None, "a name"),
+            "patience": (int | None, "an integer"),
+        }
+        for name, (kind, what) in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{name} must be {what}, got {value!r}")
 
     def _settle(self) -> None:
         """Bring words and options into the form that JSON gives back."""
@@ -149,7 +164,7 @@ class Settings:
             (self.clip_norm is None or self.clip_norm > 0, "clip_norm", "be greater than 0"),
             (self.accumulate >= 1, "accumulate", "be at least 1"),
             (self.ema is None or 0 < self.ema < 1, "ema", "lie between 0 and 1"),
-            (self.patience is None or (type(self.patience) is int and self.patience >= 1), "patience", "be at least 1"),
+            (self.patience is None or self.patience >= 1, "patience", "be at least 1"),
             (self.save_every >= 0, "save_every", "be at least 0"),
             (type(self.recompute_statistics) is bool, "recompute_statistics", "be true or false"),
         ):
