@@ -46,7 +46,7 @@ def draw(runs: Sequence[Story], path: Path) -> None:
         raise ImportError("drawing needs matplotlib: pip install 'tinycnn[plot]'") from None
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     for i, (run, name) in enumerate(zip(runs, names_of(runs), strict=True)):
         _lines(axes, run, name, COLOURS[i % len(COLOURS)])
     axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
