@@ -118,7 +118,7 @@ def test_bad_files_have_one_kind_of_error(name, tmp_path):
     (tmp_path / "bad").write_bytes(BAD[name])
     with pytest.raises(CheckpointError, match=r"bad: .*: (take another copy|convert it to float32)$") as caught:
         read_tensors(tmp_path / "bad")
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 400
 
 
 @given(data=st.data())
