@@ -118,6 +118,7 @@ Out = Annotated[
 Resume = Annotated[Path | None, _option(RUN, parser=folder, metavar="PATH", help="Go on with the run in this folder.")]
 DryRun = Annotated[bool, _option(RUN, "--dry-run", help="Print all settings as JSON, and do nothing.")]
 
+TensorBoard = Annotated[bool, _option(SHOWN, "--tensorboard", help="Write event files for TensorBoard too.")]
 Quiet = Annotated[bool, _option(SHOWN, "--quiet", "-q", help="Say nothing but the result.")]
 JsonLine = Annotated[bool, _option(SHOWN, "--json", help="Print the result as one line of JSON.")]
 

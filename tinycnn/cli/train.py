@@ -59,6 +59,7 @@ def train(
     out: o.Out = None,
     resume: o.Resume = None,
     dry_run: o.DryRun = False,
+    tensorboard: o.TensorBoard = False,
     quiet: o.Quiet = False,
     json_line: o.JsonLine = False,
 ) -> None:
@@ -79,6 +80,8 @@ def train(
     with bad_input(options=(*chosen, "epochs", "threads")):
         if threads is not None:
             parallel.set_num_threads(threads)
+        if tensorboard:
+            _check_tensorboard()  # before there is a run folder
         given = o.merged(chosen, assignments)
         if resume is not None:
             run = _resumed(resume, given | ({"tune": True} if tune else {}), out, place, epochs, quiet)
@@ -88,6 +91,8 @@ def train(
             if dry_run:
                 return _show(settings)
             run = _new(settings, out, place, tuning, quiet)
+    if tensorboard:
+        _add_tensorboard(run)
     _go(run, quiet, json_line)
 
 
@@ -198,11 +203,38 @@ def _go(run: Any, quiet: bool, json_line: bool) -> None:
         if not finished:
             interrupted(run, signals)
         result = run.finish()
+        if not finished_before:
+            _report(run, display)
     if not json_line:
         print(_result_words(result), file=stream)
     else:
         display.say(_result_words(result))
         print(json.dumps(result), flush=True)
+
+
+def _report(run: Any, display: Any) -> None:
+    """Write the page about a run; whatever goes wrong with it, the training has not."""
+    from ..report import write
+
+    try:
+        write(run.folder, device=run.device, data_dir=run.data_dir)
+    except Exception as error:
+        display.say(f"no report: {error or type(error).__name__}; try again with tinycnn report {run.folder}")
+
+
+def _check_tensorboard() -> None:
+    from ..report.tensorboard import check
+
+    try:
+        check()
+    except ImportError as error:
+        raise CommandError(str(error)) from None
+
+
+def _add_tensorboard(run: Any) -> None:
+    from ..report import TensorBoard
+
+    run.trainer.callbacks.append(TensorBoard(run.folder / "tensorboard", run.settings.to_dict()))
 
 
 def _gpu_teller(display: Any) -> Callable[[Any, Any], None]:

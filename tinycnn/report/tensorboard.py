@@ -34,10 +34,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path | str, config: Mapping[str, Any] | None = None) -> None:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            raise ImportError("TensorBoard is not installed: pip install 'tinycnn[tensorboard]'") from None
+        check()
         self.folder, self.config = Path(folder), dict(config or {})
         self._writer: Any = None
 
@@ -74,6 +71,18 @@ class TensorBoard(Callback):
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.add_event(Event(step=step, wall_time=time.time(), **content))
+
+
+def check() -> None:
+    """Make sure that TensorBoard is installed.
+
+    Raises:
+        ImportError: it is not.
+    """
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise ImportError("TensorBoard is not installed: pip install 'tinycnn[tensorboard]'") from None
 
 
 def tag_of(name: str) -> str:
