@@ -8,7 +8,8 @@ import torch
 from small_trainers import BATCH
 
 from tinycnn import CapturedStep, optim
-from tinycnn.layers import Conv2d, Flatten, Linear, ReLU, Sequential
+from tinycnn.backend import to_device, to_numpy
+from tinycnn.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, ReLU, Sequential
 from tinycnn.losses import CrossEntropyLoss
 from tinycnn.train import state
 
@@ -176,3 +177,109 @@ def test_a_step_that_fails_gives_its_group_up():
         step.run(*images(4, seed=i))
         clean.run(*images(4, seed=i))
     assert_near(step, clean, rtol=0)
+
+
+# ---- on a GPU ----------------------------------------------------------------------------------------------
+
+
+def normed(dropout=0.25):
+    rng = np.random.default_rng(0)
+    parts = Conv2d(2, 4, 3, padding=1, rng=rng), BatchNorm2d(4), ReLU(), Dropout(dropout, rng=rng), Flatten()
+    return Sequential(*parts, Linear(4 * 25, 4, rng=rng)).to("cuda")
+
+
+def pair(name="momentum", dropout=0.25, **options):
+    """A step that is captured, and one that is not."""
+    for graph in (True, False):
+        model = normed(dropout)
+        model.require_dx(False)
+        optimizer = optim.create(name, model.parameters(), lr=0.05)
+        ema = optim.EMA(model, 0.5, use_buffers=True, warmup=True)
+        loss_fn = CrossEntropyLoss(label_smoothing=0.1, check_labels=False)
+        yield CapturedStep(model, optimizer, loss_fn, ema=ema, graph=graph, **options)
+
+
+def learn(step, sizes, start=0):
+    """Losses of batches of these sizes; each goes with a random seed of its own."""
+    for i, n in enumerate(sizes, start=start):
+        x, y = images(n, seed=i)
+        loss, _ = step.run(to_device(x.astype(np.float32), "cuda"), to_device(y, "cuda"), None, n < 4)
+        yield float(loss)
+
+
+def assert_twins(one, other):
+    for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer), (one.ema, other.ema)):
+        np.testing.assert_equal(ours.state_dict(), theirs.state_dict())
+    assert one.waiting == other.waiting
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_replayed_steps_are_eager_ones_with_averages_and_groups(gpu, accumulate, name):
+    """Smoothing, clipping, dropout, batch statistics; small batches end a group before its time."""
+    captured, eager = pair(name, accumulate=accumulate, clip_norm=0.5)
+    sizes = [4] * 10 + [2] + [4] * 4 + [3] + [4] * 5
+    assert list(learn(captured, sizes)) == list(learn(eager, sizes))
+    assert (captured.state, captured.reason, eager.state) == ("captured", None, "eager")
+    assert captured.ema.updates == {1: 21, 2: 11, 3: 7}[accumulate]
+    assert_twins(captured, eager)
+
+
+def test_a_graph_of_the_averages_is_not_kept_when_they_are_others(gpu):
+    captured, eager = pair()
+    for step in (captured, eager):
+        list(learn(step, [4] * 6))
+        step.ema = optim.EMA(step.model, 0.25)
+        list(learn(step, [4] * 6, start=6))
+    assert captured.state == "captured"
+    assert_twins(captured, eager)
+
+
+def test_an_optimizer_without_a_kernel_can_be_used_with_groups(gpu):
+    class Halves(optim.SGD):
+        def update(self, parts, group, past):
+            for p, g, *_ in parts:
+                p -= 0.5 * g
+
+    states = []
+    for graph in (True, False):
+        model = normed()
+        step = CapturedStep(model, Halves(model.parameters(), lr=0.1), CrossEntropyLoss(), accumulate=2, graph=graph)
+        step.loss_fn.check_labels = False
+        list(learn(step, [4] * 8))
+        states.append((step.state, model.state_dict()))
+    assert [name for name, _ in states] == ["captured", "eager"]
+    np.testing.assert_equal(states[0][1], states[1][1])
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_groups_in_other_precisions(gpu, precision):
+    pytest.importorskip("ml_dtypes")
+    captured, eager = pair(accumulate=2, precision=precision, dropout=0.0)
+    (exact, _) = pair(accumulate=2, dropout=0.0)
+    for step in (captured, eager):
+        if step.scaler is not None:
+            step.scaler.load_state_dict({"scale": 256.0, "good": 0})
+    assert list(learn(captured, [4] * 8)) == list(learn(eager, [4] * 8))
+    assert captured.state == "captured"
+    assert_twins(captured, eager)
+    list(learn(exact, [4] * 8))
+    weights = [np.concatenate([to_numpy(p.data).ravel() for p in s.model.parameters()]) for s in (captured, exact)]
+    assert np.linalg.norm(weights[0] - weights[1]) < 0.05 * np.linalg.norm(weights[1])
+
+
+def test_a_part_that_overflows_leaves_the_whole_update_out(gpu):
+    pytest.importorskip("ml_dtypes")
+    step, _ = pair(accumulate=2, precision="fp16", dropout=0.0)
+    list(learn(step, [4] * 8))
+    assert step.state == "captured"
+    before, scale = [to_numpy(p.data) for p in step.model.parameters()], step.scaler.get_scale()
+    list(learn(step, [4], start=8))
+    step.scaler._scale.fill(1e30)
+    list(learn(step, [4], start=9))
+    assert step.scaler.get_scale() < 1e30
+    for p, old in zip(step.model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(to_numpy(p.data), old)
+    step.scaler.load_state_dict({"scale": scale, "good": 0})
+    list(learn(step, [4, 4], start=10))
+    assert any((to_numpy(p.data) != old).any() for p, old in zip(step.model.parameters(), before, strict=True))

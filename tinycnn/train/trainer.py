@@ -42,6 +42,21 @@ CHECK_EVERY = 20
 class Trainer:
     """Trains a network.
 
+    What it does is this loop, and counting::
+
+        for epoch in range(epochs):
+            model.train()
+            for x, y in loader.epoch(epoch):
+                loss, dlogits = loss_fn(model(x), y)
+                model.zero_grad()
+                model.backward(dlogits)
+                clip_grad_norm_(model, clip_norm)
+                optimizer.step()
+                schedule.step()
+            print(epoch + 1, evaluate(model, validation))
+
+    Whoever wants another loop writes it; all parts work without a trainer.
+
     Args:
         model: the network; its gradient with respect to the images is switched off (nobody wants it).
         optimizer: over the model's parameters.
