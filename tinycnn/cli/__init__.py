@@ -15,6 +15,7 @@ from .errors import FAILED, INTERRUPTED, CommandError, words_of
 from .explain import explain
 from .export import export
 from .inspect import gradcheck, list_models, summary
+from .lr_range import lr_range
 from .options import Grouped
 from .recipes import list_recipes
 from .report import compare, report
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("train", cls=Grouped)(train)
 app.command("recipes")(list_recipes)
+app.command("lr-range", cls=Grouped)(lr_range)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("report")(report)
