@@ -1,5 +1,6 @@
 """Training networks with auxiliary heads: steps, graphs, precisions, the loop, and whole runs."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -123,6 +124,28 @@ def test_a_loss_that_has_changed_is_seen_within_the_one_around_it():
     assert facts.difference().startswith("label_smoothing of CrossEntropyLoss")
     loss_fn.loss_fn.label_smoothing, loss_fn.weight = 0.0, 0.5
     assert facts.difference().startswith("weight of AuxiliaryLoss")
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_batch_in_parts_is_the_whole_batch_with_heads_too(ema):
+    """Losses mixed, labels smoothed, gradients clipped, weights averaged."""
+
+    def learn(parts):
+        model = with_heads(norm=False).astype(np.float64)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        averages = optim.EMA(model, 0.5) if ema else None
+        loss_fn = AuxiliaryLoss(CrossEntropyLoss(label_smoothing=0.1))
+        step = CapturedStep(model, optimizer, loss_fn, clip_norm=0.05, ema=averages, accumulate=parts)
+        for i in range(3):
+            x = images(seed=i)
+            for xs, ys in zip(np.split(x, parts), np.split(LABELS, parts), strict=True):
+                step.run(xs, ys)
+        with averages.averaged() if ema else contextlib.nullcontext():
+            return model.state_dict()
+
+    whole, parts = learn(1), learn(2)
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-11, atol=1e-14, err_msg=name)
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------
