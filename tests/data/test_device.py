@@ -1,7 +1,9 @@
 """Batches on a GPU are the CPU's, to the bit, whether the images are there or travel."""
 
+import gc
 import itertools
 import threading
+import weakref
 
 import fake_cuda
 import numpy as np
@@ -192,6 +194,18 @@ def test_any_number_of_workers_makes_the_same_batches(gpu, resident, workers, tr
         same(list(ours.epoch(1, start)), itertools.islice(cpu.epoch(1), start, None))
 
 
+@pytest.mark.parametrize("workers", [0, 1, 7])
+@pytest.mark.parametrize("count", [1, 7, 16, 23])
+def test_a_last_batch_that_is_smaller_may_have_a_buffer_of_its_own(gpu, workers, count):
+    """And its table be shorter than that on the GPU."""
+    images, labels = PHOTOS[:count], np.random.default_rng(0).random((count, 70))
+    settings = {"batch_size": 5, "transform": EVERYTHING, "normalize": NORMALIZE}
+    ours = DeviceLoader(images, labels, **settings, resident=False, workers=workers)
+    cpu = Loader(images, labels, **settings)
+    for start in range(len(cpu)):
+        same(list(ours.epoch(0, start)), itertools.islice(cpu.epoch(0), start, None))
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("transform", [None, EVERYTHING, CROPS], ids=["plain", "one kernel", "composed"])
 def test_sources_travel(gpu, workers, transform):
@@ -221,6 +235,30 @@ def test_an_error_comes_after_the_batches_before_it(gpu, workers):
         same(itertools.islice(batches, which), expected[:which])
         with pytest.raises(DataError, match=r"photo\.jpg"):
             next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_leaves_no_memory_behind(gpu, workers):
+    """Its traceback holds the frame that raised it, and that the buffers: not in a circle."""
+
+    class Broken(ArraySource):
+        def get(self, indices):
+            raise DataError("photo.jpg: damaged")
+
+    gc.collect()
+    gc.disable()
+    try:
+        errors = []
+        with pytest.raises(DataError) as caught:
+            next(DeviceLoader(Broken(PHOTOS, LABELS), batch_size=4, workers=workers).epoch(0))
+        errors.append(weakref.ref(caught.value))
+        del caught
+        for thread in threading.enumerate():
+            if thread.name.startswith("tinycnn-loader"):
+                thread.join(20)
+        assert errors[0]() is None
+    finally:
+        gc.enable()
 
 
 @resident

@@ -219,7 +219,10 @@ class DeviceLoader(Loader):
             for i in range(start, len(self)):
                 slot = sent.popleft()
                 if isinstance(slot, Exception):
-                    raise slot
+                    try:
+                        raise slot
+                    finally:
+                        del slot  # its traceback leads back here: a cycle, which would hold the buffers
                 with slot as (images, (y, *table)):
                     # the labels are handed out: they must stay when the slot is written again
                     batch = self._form(images, [y.copy(), *table], epoch, i, into)
@@ -305,7 +308,7 @@ class _Slot:
         n, table = len(parts[0]), pinned.pack(parts)
         stream.wait_event(self.used)
         self.pixels[:n].set(pinned.pixels[:n], stream=stream)
-        self.table.set(table, stream=stream)
+        self.table[: len(table)].set(table, stream=stream)
         stream.record(self.copied)
 
     def __enter__(self) -> tuple[Array, list[Array]]:
