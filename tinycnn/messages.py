@@ -24,6 +24,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {match!r}?" if match else ""
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something whose plural ends in s.
+
+    >>> counted(1, "thread"), counted(1797, "image")
+    ('1 thread', '1,797 images')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def some(names: Iterable[str], most: int = 4) -> str:
     """Return the first names and how many more there are.
 

@@ -97,7 +97,7 @@ def test_what_is_not_usual_is_said(command, mine):
 
 def test_ended_early(command, mine):
     assert command("train", "--epochs", 9, "--patience", 1, "--lr", 1e-30, "--schedule", "none", "--out", "a") == 0
-    assert "it ended after epoch 2: val_loss has not improved for 1 epochs" in command.out
+    assert "it ended after epoch 2: val_loss has not improved for 1 epoch" in command.out
     assert command("train", "--resume", "a") == 0
     assert "the run in a is finished: it ended after epoch 2" in command.out
 

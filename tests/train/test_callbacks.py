@@ -56,7 +56,7 @@ def test_an_end_is_told_however_it_comes():
     stopped = make(callbacks=[Notes()], after_batch=[lambda t: t.stop() if t.batch == 2 else None])
     assert not stopped.fit(loader(), 1)
     assert stopped.callbacks[0].seen == ["train", ("epoch", 0), 1, 2, ("done", False)]
-    stopped.stopping, stopped.after_batch = False, []
+    stopped.after_batch = []
     stopped.fit(loader(), 1)
     assert stopped.callbacks[0].seen[5:] == ["train", 3, 4, 5, (1, 1), ("done", True)]
     failing = make(callbacks=[Notes()], after_batch=[lambda t: 1 / 0])

@@ -74,6 +74,17 @@ def test_row_counts_every_image_once():
         json.dumps(row)
 
 
+def test_validation_may_have_a_loss_of_its_own():
+    """Labels that are smoothed in training are not in validation; what is left to the loss is to the other's."""
+    plain, smooth = CrossEntropyLoss(), CrossEntropyLoss(label_smoothing=0.3)
+    held_out = loader(shuffle=False)
+    for own, expected in ((plain, plain), (None, smooth)):
+        trainer = make()
+        trainer.loss_fn, trainer.val_loss_fn = smooth, own
+        trainer.fit(loader(), 1, held_out)
+        assert trainer.history[0]["val_loss"] == evaluate(trainer.model, held_out, expected)["loss"]
+
+
 def test_fit_is_in_training_mode_whatever_the_network_was_in():
     trainer = make()
     trainer.model.eval()
@@ -157,10 +168,21 @@ def test_stop_before_the_first_batch_and_fit_again():
     trainer.stop()
     assert not trainer.fit(loader(), 2)
     assert trainer.batch == 0
-    trainer.stopping = False
     assert trainer.fit(loader(), 2)
     assert trainer.fit(loader(), 2)
     assert len(trainer.history) == 2
+
+
+def test_a_state_in_memory_is_not_of_what_happens_after_it():
+    trainer = make()
+    trainer.fit(loader(), 1)
+    state = trainer.state_dict()
+    trainer.fit(loader(), 3)
+    assert len(state["history"]) == 1
+    again = make()
+    again.load_state_dict(state)
+    again.fit(loader(), 3)
+    same(trainer, again)
 
 
 # ---- runaway numbers ---------------------------------------------------------------------------------------

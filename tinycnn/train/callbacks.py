@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ..messages import counted
+
 if TYPE_CHECKING:
     from .trainer import Row, Trainer
 
@@ -161,7 +163,7 @@ class EarlyStopping(Callback):
             return
         self.bad_epochs += 1
         if self.bad_epochs >= self.patience:
-            trainer.end(f"{self.monitor} has not improved for {self.bad_epochs} epochs")
+            trainer.end(f"{self.monitor} has not improved for {counted(self.bad_epochs, 'epoch')}")
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Bring the best weights back, if the training is over."""

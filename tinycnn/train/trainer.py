@@ -63,6 +63,7 @@ class Trainer:
         loss_fn: see `Loss`.
         schedule: of the learning rate, made for ``optimizer``; stepped after every update, a `ReduceLROnPlateau`
             after every epoch, with the metric ``monitor``.
+        val_loss_fn: what validation measures, if not ``loss_fn``: the one without label smoothing, say.
         monitor: one of `METRICS`; without validation train_loss takes the place of val_loss.
         clip_norm: shrink the gradients of each update to this norm at most.
         accumulate: update after so many batches, as if they were one; the last of an epoch may be fewer (`Step`).
@@ -79,7 +80,7 @@ class Trainer:
         sums: of the one under way.
         history: a `Row` for each epoch finished.
         captured: does the steps.
-        stopping: whether `stop` was called.
+        stopping: whether `stop` was called, and `fit` has not returned since.
         ended: why the training was ended before all epochs were done, if it was (`end`).
 
     Raises:
@@ -94,6 +95,7 @@ class Trainer:
         loss_fn: Loss,
         *,
         schedule: Any = None,
+        val_loss_fn: Loss | None = None,
         monitor: str = "val_loss",
         clip_norm: float | None = None,
         accumulate: int = 1,
@@ -105,7 +107,7 @@ class Trainer:
         after_epoch: Iterable[Callable[[Trainer, Row], None]] = (),
     ) -> None:
         self.model, self.optimizer, self.loss_fn, self.schedule = model, optimizer, loss_fn, schedule
-        self.monitor, self.clip_norm, self.ema = monitor, clip_norm, ema
+        self.val_loss_fn, self.monitor, self.clip_norm, self.ema = val_loss_fn, monitor, clip_norm, ema
         self._check_monitor()
         self.callbacks = list(callbacks)
         self.after_batch, self.after_epoch = list(after_batch), list(after_epoch)
@@ -191,6 +193,7 @@ class Trainer:
                     self._finish_epoch(held_out)
         finally:
             self._tell("on_train_end")
+            self.stopping = False
         return self.done
 
     @property
@@ -271,7 +274,7 @@ class Trainer:
     def _measure(self, validation: Batches) -> dict[str, float]:
         try:
             with out_of_memory_explained(self.model, self.optimizer, None, self.captured.release), self.averaged():
-                return evaluate(self.model, validation, self.loss_fn)
+                return evaluate(self.model, validation, self.val_loss_fn or self.loss_fn)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error.what} after epoch {self.epoch + 1}", error.where) from None
 
@@ -344,7 +347,7 @@ class Trainer:
             "waiting": self.captured.state_dict(),
             "sums": self.sums.state(),
             "seconds": self.seconds,
-            "history": self.history,
+            "history": [dict(row) for row in self.history],
             "ended": self.ended,
             "callbacks": states_of(self.callbacks),
         }
