@@ -21,6 +21,8 @@ def test_a_fraction_has_every_class_in_proportion(small):
 
 
 def test_the_part_set_aside_is_of_the_fraction(small):
+    with pytest.raises(ValueError, match=r"^val_fraction must lie between 0 and 1 and leave .*: 0.0001 of"):
+        open_images(settings(fraction=0.5, val_fraction=0.0001), "cpu", None)
     opened = open_images(settings(fraction=0.5, val_fraction=0.2), "cpu", None)
     assert (len(opened.training.labels), len(opened.validation.labels), len(opened.test.labels)) == (80, 20, 60)
 

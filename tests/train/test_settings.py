@@ -166,6 +166,22 @@ def test_colours_are_learnt_from_the_images():
         ({"schedule": "step", "schedule_options": {"gama": 1}}, "takes no 'gama'; did you mean 'gamma'"),
         ({"schedule": "multistep", "schedule_options": {"milestones": 3}}, "milestones must be a list of times, got 3"),
         ({"schedule": "step", "schedule_options": {"step_size": -1}}, "a time is a number of epochs, or a part"),
+        ({"schedule": "multistep", "schedule_options": {"milestones": None}}, "milestones must be a list of times"),
+        (
+            {"schedule": "multistep", "schedule_options": {"gamma": "a"}},
+            "multistep cannot do with {'gamma': 'a'}: give",
+        ),
+        ({"schedule": "cosine", "schedule_options": {"warmup": 1, "warmup_from": "a"}}, "cosine cannot do with"),
+        (
+            {"schedule": "multistep", "epochs": 9, "schedule_options": {"milestones": [0.5, 9]}},
+            "epoch 9 is not before the end of 9 epochs: give parts of the training",
+        ),
+        (
+            {"schedule": "cosine", "epochs": 1, "schedule_options": {"warmup": 1.0}},
+            "epoch 1 is not before the end of 1 epoch: give parts",
+        ),
+        ({"schedule": "cosine", "schedule_options": {"warmup_from": 0.1}}, "warmup_from is of a warmup, and there is"),
+        ({"schedule": "none", "schedule_options": {"gamma": 0.1}}, "schedule 'none' takes no 'gamma'"),
         ({"schedule_options": {"warmup": 0.1}}, "schedule 'onecycle' with these options takes no warmup"),
         (
             {"schedule": "step", "schedule_options": {"warmup": 0.1, "warmup_shape": "linar"}},

@@ -147,7 +147,10 @@ def _parts(settings: Settings, published: Any) -> tuple[Any, Any]:
         _check_classes(settings, published, train)
     if settings.val_fraction == 0:
         return train, None
-    rest, part = data.stratified_split(train.labels, settings.val_fraction, settings.seed)
+    try:
+        rest, part = data.stratified_split(train.labels, settings.val_fraction, settings.seed)
+    except ValueError as error:
+        raise ValueError(f"val_{error}") from None  # it begins with "fraction"
     return train.subset(rest), train.subset(part, "validation")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import data, models, optim
 from ..layers.base import Layer
-from ..messages import nearest
+from ..layers.batchnorm import BatchNorm2d
+from ..messages import counted, nearest
 from ..parameter import Parameter
 from . import augment as changes
 from . import normalization
@@ -186,7 +187,12 @@ class Settings:
             if name in ("lr", "momentum", "weight_decay"):
                 raise ValueError(f"optimizer_options: {name} is a setting of its own: give --{name.replace('_', '-')}")
             _known(f"option of optimizer {self.optimizer}", name, accepted)
-        self.make_schedule(self._optimizer([Parameter(np.zeros(1))]), 100)
+        try:
+            self.make_schedule(self._optimizer([Parameter(np.zeros(1))]), 100)
+        except TypeError:  # of another type than they are for
+            raise ValueError(
+                f"schedule_options: {self.schedule} cannot do with {self.schedule_options}: give numbers for numbers"
+            ) from None
 
     @classmethod
     def choose(cls, **given: Any) -> Settings:
@@ -226,13 +232,15 @@ class Settings:
         """Return the network, with initial weights, in its `dtype`.
 
         Raises:
-            ValueError: an option that the architecture does not take.
+            ValueError: an option that the architecture does not take; statistics of what it does not have.
         """
         options = {**models.architecture(self.model).training, **self.model_options}
         try:
             model = models.create(self.model, num_classes, in_channels, self.seed, **options)
         except TypeError as error:
             raise ValueError(f"model_options: {error}") from None
+        if self.recompute_statistics and not any(isinstance(layer, BatchNorm2d) for layer in model.layers()):
+            raise ValueError(f"recompute_statistics: {self.model} has no batch normalisation: leave it out")
         model.astype(self.dtype)
         return model
 
@@ -255,17 +263,31 @@ class Settings:
         """
         options = dict(self.schedule_options)
         ramp = {name: options.pop(name, default) for name, default in WARMUP.items()}
+        self._check_times(options.get("milestones", []), ramp["warmup"])
         total = self.epochs if self.schedule == "plateau" else self.epochs * batches
         if "milestones" in options:
-            if not isinstance(options["milestones"], list):
-                raise ValueError(f"schedule_options: milestones must be a list of times, got {options['milestones']!r}")
             options["milestones"] = [self._steps(time, batches) for time in options["milestones"]]
         if "step_size" in options:
             options["step_size"] = max(1, self._steps(options["step_size"], batches))
-        if self.schedule == "none" and not ramp["warmup"]:
+        if self.schedule == "none" and not ramp["warmup"] and not options:
             return None
         schedule = optim.create_schedule(self.schedule, optimizer, total, **options)
         return self._warmed(schedule, ramp, batches) if ramp["warmup"] else schedule
+
+    def _check_times(self, milestones: Any, warmup: Any) -> None:
+        """Raise ValueError for times that are none, or that the training never comes to."""
+        if not isinstance(milestones, list):
+            raise ValueError(f"schedule_options: milestones must be a list of times, got {milestones!r}")
+        for time in (*milestones, warmup):
+            self._steps(time, 1)  # looks at its type
+            if time >= self.epochs:
+                raise ValueError(
+                    f"schedule_options: epoch {time:g} is not before the end of {counted(self.epochs, 'epoch')}: give "
+                    "parts of the training (0.5), or more epochs"
+                )
+        unused = [name for name in WARMUP if name in self.schedule_options]
+        if unused and "warmup" not in unused:
+            raise ValueError(f"schedule_options: {unused[0]} is of a warmup, and there is none: give its time, warmup")
 
     def _warmed(self, schedule: optim.Schedule, ramp: Mapping[str, Any], batches: int) -> optim.Schedule:
         if self.schedule in ("onecycle", "plateau") or self.schedule_options.get("eta_min"):
