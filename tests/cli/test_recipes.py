@@ -20,13 +20,21 @@ def test_the_list(command):
         assert word in line
 
 
+def test_what_was_read_off_a_curve_is_about(command):
+    assert command("recipes") == 0
+    (line,) = (line for line in command.out.splitlines() if line.startswith("he-cifar-plain56 "))
+    assert " about 13.5 % " in line
+    assert command("recipes", "he-cifar-plain56") == 0
+    assert "published for cifar10: about 13.5 % test error (one run, read off the curve; figure 6)" in command.out
+
+
 def test_the_list_as_json(command):
     assert command("recipes", "--json") == 0
     rows = {row["name"]: row for row in command.json()["recipes"]}
     assert set(rows) == set(recipes.table())
     row = rows["he-cifar-resnet20"]
     assert row["flop"] == 6 * 40_551_040 * 50_000 * 164
-    assert row["published"]["cifar10"] == {"error": 8.75, "what": "one run", "where": "table 6"}
+    assert row["published"]["cifar10"] == {"error": 8.75, "what": "one run", "where": "table 6", "about": False}
     assert row["settings"]["schedule_options"] == {"milestones": [0.5, 0.75], "gamma": 0.1}
 
 

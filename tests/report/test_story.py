@@ -68,5 +68,7 @@ def test_the_recipe(tmp_path):
     recipe = {"title": "he, shortened: 2 of 9 epochs", "published": {"error": 8.75}}
     story = read(folder_of(tmp_path, {"settings": {"recipe": "he"}, **recipe}))
     assert story.recipe == "he, shortened: 2 of 9 epochs"
-    assert story.published_error == 8.75
+    assert (story.published_error, story.published_accuracy) == (8.75, "91.25 %")
+    rough = read(folder_of(tmp_path, {"settings": {}, "published": {"error": 9.5, "about": True}}))
+    assert rough.published_accuracy == "about 90.5 %"
     assert read(folder_of(tmp_path, {"settings": {"recipe": "he"}})).recipe == "he"

@@ -97,6 +97,15 @@ def test_what_belongs_to_another_optimizer_or_schedule_is_left_out():
     assert recipes.find("wrn-28-10-dropout").settings(model="wrn_16_8").model_options == {}
 
 
+def test_images_are_not_moved_twice():
+    """A recipe's shift is not done beside another change that moves images, unless it is asked for."""
+    recipe = recipes.find("he-cifar-resnet20")
+    assert recipe.settings(augment="crop4+flip+cutout8").shift == 0
+    assert recipe.settings(augment="flip+cutout8").shift == 4
+    assert recipe.settings(augment="crop4", shift=2).shift == 2
+    assert "shift 0 instead of 4" in title(recipe.settings(augment="crop4"))
+
+
 def test_without_a_recipe_there_is_nothing_to_say():
     settings = Settings.choose()
     assert (title(settings), deviations(settings), recipes.describe(settings)) == ("", {}, {})
@@ -113,6 +122,9 @@ def test_cost():
 
 def test_words():
     assert str(Published(8.75, "one run", "table 6")) == "8.75 % test error (one run; table 6)"
+    assert Published(8.75, "one run", "table 6").accuracy == "91.25 %"
+    rough = Published(13.5, "one run", "figure 6", about=True)
+    assert (rough.percent, rough.accuracy) == ("about 13.5 %", "about 86.5 %")
     assert str(Measured(14.2, 29.5, "two cores")) == "14.20 % test error after 29.5 minutes on two cores"
     assert Recipe("a", {"epochs": 2}, "").settings().epochs == 2
 

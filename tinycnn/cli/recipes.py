@@ -44,7 +44,7 @@ def list_recipes(
 
 def _columns(recipe: Any) -> tuple[str, ...]:
     s = recipe.settings()
-    errors = " / ".join(f"{one.error:.2f} %" for one in recipe.published.values())
+    errors = " / ".join(one.percent for one in recipe.published.values())
     if not errors and recipe.measured:
         errors = f"{recipe.measured.error:.2f} % here"
     data = " / ".join(recipe.published or [s.data])

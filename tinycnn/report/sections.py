@@ -55,8 +55,8 @@ def _headline(story: Story, evidence: Evidence) -> Html:
 
 
 def _facts(story: Story, evidence: Evidence) -> Iterable[tuple[str, str | None]]:
-    found, result, published = evidence.predictions, story.result, story.published_error
-    yield "published accuracy", None if published is None else percent(1 - published / 100)
+    found, result = evidence.predictions, story.result
+    yield "published accuracy", story.published_accuracy
     if found is not None:
         yield "mistakes", f"{len(found) - int(found.correct.sum()):,}"
         yield "top-5 accuracy", percent(found.top(5)) if len(found.classes) > 5 else None

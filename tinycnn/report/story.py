@@ -55,6 +55,13 @@ class Story:
         return float(found) if _is_number(found) else None
 
     @property
+    def published_accuracy(self) -> str | None:
+        """The accuracy that goes with it, in words; "about" what was read off a curve."""
+        if (error := self.published_error) is None:
+            return None
+        return f"about {100 - error:g} %" if self.config["published"].get("about") else f"{100 - error:.2f} %"
+
+    @property
     def best(self) -> int | None:
         """The epoch whose weights count, once that is known."""
         found = self.result.get("best_epoch")

@@ -94,7 +94,7 @@ def _plain(depth: int, error: float) -> Recipe:
         f"he-cifar-plain{depth}",
         {**HE, "model": f"plain{depth}"},
         _HE,
-        {"cifar10": Published(error, "one run, read off the curve", "figure 6")},
+        {"cifar10": Published(error, "one run, read off the curve", "figure 6", about=True)},
         (_LENGTH, _CHOSEN),
     )
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from .. import models
 from ..messages import nearest
+from . import augment as changes
 from .settings import OPTIONS, Settings
 
 TRAINING_IMAGES = {
@@ -48,14 +49,26 @@ class Published:
         error: test error, in per cent.
         what: one run, the median of several, …
         where: table or section.
+        about: whether the number was read off a curve.
     """
 
     error: float
     what: str
     where: str
+    about: bool = False
 
     def __str__(self) -> str:
-        return f"{self.error:.2f} % test error ({self.what}; {self.where})"
+        return f"{self.percent} test error ({self.what}; {self.where})"
+
+    @property
+    def percent(self) -> str:
+        """The error in words."""
+        return f"about {self.error:g} %" if self.about else f"{self.error:.2f} %"
+
+    @property
+    def accuracy(self) -> str:
+        """The test accuracy in words."""
+        return f"about {100 - self.error:g} %" if self.about else f"{100 - self.error:.2f} %"
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,8 @@ class Recipe:
             if given.get(key, self.values.get(key)) != self.values.get(key)
             for name in names
         }
+        if "shift" not in given and changes.moves(changes.words(given.get("augment", ""))):
+            dropped.add("shift")  # or images would be moved twice
         dropped -= {"data_options"} if not self.values.get("data_options") else set()
         kept = {name: value for name, value in self.values.items() if name not in dropped}
         for name in OPTIONS:  # one option given anew leaves the others
