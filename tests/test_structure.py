@@ -15,6 +15,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 # Each room may import from those above it, and from itself.
 ROOMS = [
     ["messages"],
+    ["files"],
     ["backend"],
     ["parallel"],
     ["parameter", "initializers"],
@@ -34,7 +35,7 @@ ONLY = {
     "kernels": {"backend", "parallel"},
     "losses": {"backend", "kernels"},
     "optim": {"parameter", "parallel", "backend", "kernels"},
-    "data": {"backend", "parallel", "parameter", "kernels"},
+    "data": {"files", "backend", "parallel", "parameter", "kernels"},
     "models": {"layers", "parameter", "initializers", "backend", "kernels"},
 }
 

@@ -210,7 +210,7 @@ def test_an_output_folder_that_cannot_be_written(command, tmp_path):
 
 
 def test_a_disk_that_fills_up_during_training(command, tmp_path, monkeypatch):
-    from tinycnn.train import files
+    from tinycnn import files
 
     replace = files.os.replace
 

@@ -1,5 +1,8 @@
 """What loaders take images from."""
 
+import io
+import itertools
+import signal
 import threading
 
 import numpy as np
@@ -112,11 +115,46 @@ def test_files_that_are_missing_truncated_or_something_else(tmp_path):
         open_images(x, tmp_path / "o.npy")
 
 
+def test_no_damaged_header_is_a_surprise(tmp_path):
+    """NumPy reads it as Python; whatever that says of it, the file is named."""
+    x, y = files(tmp_path)
+    whole, refused = x.read_bytes(), set()
+    for at, byte in itertools.product(range(128), b"\0({[:'\\9"):
+        x.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+        try:
+            open_images(x, y)
+        except DataError as error:
+            refused.add((at, str(x) in str(error)))
+    assert len(refused) > 60
+    assert all(named for _, named in refused)
+
+
 @pytest.mark.parametrize("chunk", [1, 130, 1 << 20])
 def test_any_source_becomes_a_mapped_file(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(module, "CHUNK", chunk)
     write_images(ArraySource(X, Y), tmp_path / "x.npy")
     assert np.load(tmp_path / "x.npy").tolist() == X.transpose(0, 2, 3, 1).tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+    raw = io.BytesIO()
+    np.save(raw, np.ascontiguousarray(X.transpose(0, 2, 3, 1)))
+    assert (tmp_path / "x.npy").read_bytes() == raw.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system limits no files")
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path):
+    """And not the end of the process, as of one that writes to a mapped file."""
+    import resource
+
+    (tmp_path / "x.npy").write_bytes(b"old")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))
+        with pytest.raises(OSError, match=r"too large.*/x\.npy'$"):
+            write_images(ArraySource(X, Y), tmp_path / "x.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "x.npy").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 

@@ -72,6 +72,14 @@ def test_long_names_are_cut_and_a_class_without_images_is_white(tmp_path, drawn)
     assert cells(axes)[0].tolist() == [[1, 0], [0, 0]]
 
 
+def test_names_are_no_mathematics(tmp_path, drawn):
+    """Two dollar signs would make it of what is between, and fail of what is none."""
+    names = ("a$_$b", r"$\frac$", "$c")
+    draw_confusion(made(names=names), tmp_path / "c.png")
+    for label, name in zip(drawn[0].axes[0].get_yticklabels(), names, strict=True):
+        assert label._preprocess_math(label.get_text()) == (name, False)
+
+
 def test_calibration(tmp_path, drawn):
     p = made(N=300)
     draw_calibration(p, tmp_path / "c.png", bins=5)

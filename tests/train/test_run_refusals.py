@@ -99,7 +99,7 @@ def test_equal_runs_are_equal_files(small, tmp_path):
 OTHER_PROCESS = """
 import sys, time
 from pathlib import Path
-from tinycnn.train.files import locked
+from tinycnn.files import locked
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(60)

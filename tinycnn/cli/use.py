@@ -161,7 +161,7 @@ class Files:
     def write(self, result: dict[str, Any], found: Any) -> None:
         """Write the files that are wanted."""
         from ..evaluation import draw_calibration, draw_confusion
-        from ..train.files import write_json
+        from ..files import write_json
 
         with bad_input():
             if self.report:

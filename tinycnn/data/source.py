@@ -9,12 +9,14 @@ What they have in common is a `Source`, which is all that a loader needs to know
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ..files import Buffer, write_chunks
 from ..parameter import channels_last
 from .files import DataError, PathLike
 
@@ -118,7 +120,7 @@ def _open(path: Path, mode: str | None) -> np.ndarray:
         found = np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # numpy.load parses a header of Python: damaged ones raise some ten kinds
         raise DataError(f"{path}: not a whole .npy file ({error}): write it again") from None
     if not isinstance(found, np.ndarray):
         raise DataError(f"{path}: several arrays in one file: give a .npy file with one")
@@ -135,20 +137,18 @@ def write_images(source: Source, path: PathLike) -> None:
         DataError: an image cannot be read.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    C, H, W = source.shape
-    try:
-        file = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(source), H, W, C))
-        for some in _chunks(len(source), max(1, CHUNK // (C * H * W))):
-            # (n, C, H, W) -> (n, H, W, C)
-            file[some] = source.get(np.arange(len(source))[some]).transpose(0, 2, 3, 1)
-        file.flush()
-        del file  # Windows renames no file that is mapped
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_chunks(Path(path), _npy(source))
 
 
-def _chunks(N: int, n: int) -> Iterator[slice]:
-    return (slice(i, i + n) for i in range(0, N, n))
+def _npy(source: Source) -> Iterator[Buffer]:
+    """Yield a ``.npy`` file, piece by piece: its header, then some images at a time."""
+    N, (C, H, W) = len(source), source.shape
+    header = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (N, H, W, C)}
+    np.lib.format.write_array_header_1_0(header, about)
+    yield header.getvalue()
+    n = max(1, CHUNK // (C * H * W))
+    for i in range(0, N, n):
+        # (n, C, H, W) -> (n, H, W, C)
+        x = source.get(np.arange(i, min(i + n, N))).transpose(0, 2, 3, 1)
+        yield np.ascontiguousarray(x).data.cast("B")

@@ -5,12 +5,13 @@ They need matplotlib, the ``plot`` extra.
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import write_bytes
 from .predictions import Predictions
 
 MOST_NUMBERS = 20
@@ -104,6 +105,7 @@ def _name_axes(axes: Any, classes: tuple[str, ...], side: float) -> None:
     if K > MOST_NAMES:
         return
     names = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in classes]
+    names = [name.replace("$", r"\$") for name in names]  # two would be mathematics
     size = float(np.clip(0.75 * 72 * side / (K + 4), 4, 9))
     fit = max(map(len, names)) * 0.7 * size < 60 * side / (K + 4)  # a letter is at most 0.7 of its size wide
     axes.set_xticks(range(K), names, fontsize=size, rotation=0 if fit else 90)
@@ -122,11 +124,7 @@ def _words(predictions: Predictions) -> str:
 
 
 def _save(figure: Any, path: str | Path) -> None:
-    """Write a PNG file, which takes its name when it is complete."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(Path(path), picture.getvalue())

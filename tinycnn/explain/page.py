@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from ..train.files import write_bytes
+from ..files import write_bytes
 from .study import Study
 
 ASSETS = Path(__file__).parent / "assets"

@@ -22,9 +22,9 @@ import numpy as np
 
 from .. import __version__, models
 from ..backend import array_module
+from ..files import write_chunks
 from ..layers import Layer, LayerError
 from ..layers.watch import undisturbed
-from ..train.files import write_chunks
 from . import onnx_layers, onnx_models, onnx_norms  # noqa: F401 (they register how layers are written)
 from .onnx_graph import INPUT, OUTPUT, Graph
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..train.files import write_bytes
+from ..files import write_bytes
 from .story import Story
 
 COLOURS = ("#1f5fa8", "#c43a26", "#2e8b57", "#8e5ba6", "#c98a1b", "#4aa3b5", "#7a5c43", "#d16ba5")

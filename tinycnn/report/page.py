@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .. import __version__
-from ..train.files import write_bytes
+from ..files import write_bytes
 from . import evidence as look
 from . import sections, story
 from .html import Html, join, tag

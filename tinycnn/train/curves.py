@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from .files import write_bytes
+from ..files import write_bytes
 
 TRAINING, VALIDATION = "#8a8a8a", "#1f5fa8"
 

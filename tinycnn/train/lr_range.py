@@ -35,12 +35,12 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import Array
+from ..files import write_bytes
 from ..layers.base import Layer
 from ..layers.watch import restored
 from ..optim import Optimizer
 from .batches import AnyBatches, Batch, Batches, as_batches
 from .captured import CapturedStep
-from .files import write_bytes
 from .step import Loss
 
 SKIPPED = 5

@@ -36,6 +36,7 @@ import numpy as np
 
 from .. import __version__, parallel
 from ..backend import CPU, gpu_name, resolve_device
+from ..files import locked, write_json, write_json_lines
 from ..layers import Layer
 from ..layers.tune import set_algorithms
 from ..losses import AuxiliaryLoss, CrossEntropyLoss
@@ -44,7 +45,6 @@ from . import checkpoint, curves, recipes
 from .batchnorm_statistics import recompute_statistics
 from .callbacks import Callback, EarlyStopping, SaveEvery
 from .checkpoint import WEIGHTS, CheckpointError
-from .files import locked, write_json, write_json_lines
 from .folder import CONFIG, METRICS, RESULT, STATE, must_be_empty, read_config, read_result, read_state, write_state
 from .images import EVALUATION_BATCH, difference, open_images
 from .settings import Settings
@@ -93,6 +93,7 @@ class Run:
             optimizer,
             loss_fn,
             schedule=s.make_schedule(optimizer, updates),
+            val_loss_fn=CrossEntropyLoss(check_labels=False),  # of labels as they are, as at the end
             clip_norm=s.clip_norm,
             accumulate=s.accumulate,
             ema=None if s.ema is None else EMA(model, s.ema, use_buffers=True, warmup=True),
@@ -191,6 +192,8 @@ class Run:
         else:
             self.save_state()  # killed while the folder was made: nothing is lost by beginning
         if epochs is not None and settings.epochs != config["settings"]["epochs"]:
+            if (why := self.trainer.ended) is not None:
+                raise ValueError(f"epochs cannot be added: this run ended for good, {why}: start a new one")
             (folder / RESULT).unlink(missing_ok=True)
             write_json(folder / CONFIG, config | {"settings": settings.to_dict(), **recipes.describe(settings)})
         write_json_lines(folder / METRICS, self.trainer.history)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, to_numpy
-from .files import write_chunks
+from ..files import write_chunks
 from .mapped import CheckpointError, MappedFile, PathLike, Weights, pieces
 from .numbers import TYPES, decode
 

@@ -49,7 +49,8 @@ def write_chunks(path: Path, chunks: Iterable[Buffer]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # nobody knows the temporary name
+            error.filename = str(path)  # nobody knows the temporary name
+            del error.filename2
         raise
     _sync_folder(path.parent)
 

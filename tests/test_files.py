@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from tinycnn.train import files
+from tinycnn import files
 
 
 def test_replaces_in_one_step_and_leaves_nothing_else(tmp_path):
@@ -79,6 +79,17 @@ def test_an_error_names_the_file_that_was_meant(tmp_path):
     with pytest.raises(OSError, match=r"result.json") as caught:
         files.write_bytes(tmp_path / "missing" / "result.json", b"")
     assert caught.value.filename == str(tmp_path / "missing" / "result.json")
+    assert str(caught.value).endswith(f"{str(caught.value.filename)!r}"), "and no other"
+
+
+def test_an_error_of_the_renaming_names_the_file_alone(tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError(13, "Permission denied", source, None, target)
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(PermissionError) as caught:
+        files.write_bytes(tmp_path / "a", b"new")
+    assert str(caught.value) == f"[Errno 13] Permission denied: {str(tmp_path / 'a')!r}"
 
 
 def test_what_is_no_file_is_left_alone(tmp_path):
