@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -18,6 +19,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tinycnn")
 
+ENOUGH = 60
+"""Seconds after which a test of threads hangs."""
+
 
 def pytest_collection_modifyitems(items):
     """Names of tests are the same in every process: by them pytest-xdist deals tests out."""
@@ -34,6 +38,29 @@ def _no_network_and_a_cache_of_its_own(request, tmp_path_factory):
         # a folder that is not there: making it would cost each of thousands of tests some time
         patch.setenv("TINYCNN_CACHE", str(tmp_path_factory.getbasetemp() / f"cache of {id(request.node):x}"))
         yield
+
+
+class Hangs(BaseException):
+    """No `Exception`, nor pytest's own: neither a test nor Hypothesis may take it for a result, and try again."""
+
+
+@pytest.fixture
+def in_time():
+    """A test that waits for what never comes fails, where the system can interrupt it."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def give_up(*_):
+        raise Hangs(f"not done in {ENOUGH} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(ENOUGH)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

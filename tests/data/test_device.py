@@ -30,6 +30,7 @@ from tinycnn.data import (
     pixel_covariance,
 )
 
+pytestmark = pytest.mark.usefixtures("in_time")
 PHOTOS = np.random.default_rng(0).integers(0, 256, (23, 3, 5, 6), dtype=np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 10, 23)
 NORMALIZE = Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

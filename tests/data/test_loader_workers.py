@@ -30,6 +30,7 @@ from tinycnn.data import (
     open_images,
 )
 
+pytestmark = pytest.mark.usefixtures("in_time")
 RNG = np.random.default_rng(0)
 PHOTOS = RNG.integers(0, 256, (23, 3, 12, 10), dtype=np.uint8)
 LABELS = RNG.integers(0, 10, 23)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tinycnn import parallel
 from tinycnn.data import workers
 from tinycnn.data.workers import prepared
 
+pytestmark = pytest.mark.usefixtures("in_time")
 LONG = 20
 """Seconds after which a test gives up waiting for what should happen at once."""
 
@@ -39,8 +41,9 @@ def _no_thread_is_left():
 
 
 def still_alive(some):
+    deadline = time.monotonic() + LONG  # for all of them
     for thread in some:
-        thread.join(LONG)
+        thread.join(max(0, deadline - time.monotonic()))
     return [thread.name for thread in some if thread.is_alive()]
 
 
@@ -94,13 +97,13 @@ def first_of_three(module, patience):
     gate, found = Gate(3), []
     gate.open(2)
     results = module.prepared(gate.tasks, 3, 0)
-    taking = threading.Thread(target=lambda: found.append(next(results)))
+    taking = threading.Thread(target=lambda: found.append(next(results)), daemon=True)
     taking.start()
     assert all(event.wait(LONG) for event in gate.begun)
     taking.join(patience)
     gate.open(0, 1)
     taking.join(LONG)
-    return found[0]
+    return found[0] if found else "it never came"
 
 
 def test_a_later_task_that_ends_first_waits_for_its_turn():
@@ -357,6 +360,7 @@ def test_a_forked_child_goes_on_by_itself():
     assert next(results) == 0
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LONG)
         os._exit(0 if list(results) == [1, 4, 9, 16, 25] else 1)
     assert list(results) == [1, 4, 9, 16, 25]
