@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -58,8 +59,12 @@ class RunningNorm(Layer):
         return Running(self.running_mean, self.running_var, self.num_batches_tracked)
 
     def options(self) -> str:
-        """Return the arguments that differ from the defaults."""
-        defaults = inspect.signature(type(self)).parameters
+        """Return the arguments that differ from the defaults: a subclass without them has those of its parent."""
         names = ("eps", "momentum", "affine", "track_running_stats")
+        defaults = next(d for d in map(_arguments, type(self).__mro__) if d.keys() >= set(names))
         given = [(name, getattr(self, name)) for name in names]
         return ", ".join([str(self.num_features), *(f"{n}={v}" for n, v in given if v != defaults[n].default)])
+
+
+def _arguments(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
