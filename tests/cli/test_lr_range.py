@@ -1,5 +1,7 @@
 """``tinycnn lr-range``."""
 
+import importlib
+
 import pytest
 from PIL import Image
 
@@ -36,7 +38,15 @@ def test_as_json(command):
         (["--model", "lenet"], "unknown model 'lenet'; did you mean 'lenet5'?"),
         (["--out", "nowhere/lr.png"], "nowhere/lr.png: there is no folder nowhere"),
         (["--recipe", "he"], "he"),
+        (["--set", "accumulate=2"], "accumulate: a step is one batch here: leave it out, and give --batch-size"),
     ],
 )
 def test_bad_input(command, arguments, words):
     assert words in command.refused("lr-range", *arguments)
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(command, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("tinycnn.cli.lr_range"), "find_spec", lambda name: None)
+    assert command(*QUICK, "--out", "lr.png") == 1
+    assert command.err == "tinycnn: error: lr.png: drawing needs matplotlib: pip install 'tinycnn[plot]'\n"
+    assert command.out == ""

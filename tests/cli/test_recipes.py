@@ -1,5 +1,6 @@
 """``tinycnn recipes``, and training by name."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -71,11 +72,15 @@ def mine(monkeypatch):
     return recipe
 
 
-def test_as_published(command, mine, tmp_path):
+def test_as_published(command, mine, tmp_path, monkeypatch):
     assert command("train", "--recipe", "mine") == 0
     first, *_, last = command.out.splitlines()
     assert first == "recipe mine; published: 1.50 % test error (one run; table 1)"
     assert "% (published: 98.50 %) with" in last
+    rough = dataclasses.replace(mine, published={"digits": Published(1.5, "one run", "figure 1", about=True)})
+    monkeypatch.setitem(recipe_table.RECIPES, "mine", rough)
+    assert command("train", "--recipe", "mine", "--out", "rough") == 0
+    assert "% (published: about 98.5 %) with" in command.out
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("mine-20")
     assert json.loads((folder / "config.json").read_text())["published"]["error"] == 1.5
@@ -108,6 +113,17 @@ def test_ended_early(command, mine):
     assert "it ended after epoch 2: val_loss has not improved for 1 epoch" in command.out
     assert command("train", "--resume", "a") == 0
     assert "the run in a is finished: it ended after epoch 2" in command.out
+
+
+def test_a_run_that_goes_on_cannot_be_a_dry_one(command, mine, tmp_path):
+    """It would train, with an option that promises to do nothing."""
+    assert command("train", "--recipe", "mine", "--epochs", 1, "--threads", 1, "--out", "a") == 0
+    assert "cpu, 1 thread, float32" in command.out
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert "config.json" in command.refused("train", "--resume", "a", "--dry-run")
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    assert command("train", "--resume", "a") == 0
+    assert "is finished: its epoch is done" in command.out
 
 
 def test_dry_run(command, tmp_path):

@@ -1,6 +1,7 @@
 """The range test: its rates and losses, what it suggests, and that it leaves nothing behind."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -170,6 +171,17 @@ def test_arguments_that_make_no_sense(options, words):
     model = network()
     with pytest.raises(ValueError, match=f"lr_range_test: {words}"):
         lr_range_test(model, optim.SGD(model.parameters()), CrossEntropyLoss(), loader(), **options)
+
+
+def test_the_precision_is_that_of_the_training(monkeypatch):
+    model, seen = network(), []
+    before = [p.data.copy() for p in model.parameters()]
+    with pytest.raises(ValueError, match="precision 'bf16' is for networks on a GPU"):
+        lr_range_test(model, optim.SGD(model.parameters()), CrossEntropyLoss(), loader(), precision="bf16")
+    assert all(np.array_equal(p.data, old) for p, old in zip(model.parameters(), before, strict=True))
+    monkeypatch.setattr("tinycnn.train.step.products.precision", lambda name: seen.append(name) or nullcontext())
+    lr_range_test(model, optim.SGD(model.parameters()), CrossEntropyLoss(), loader(), steps=2, precision="float32")
+    assert seen == ["float32"] * 2
 
 
 def test_no_batches():

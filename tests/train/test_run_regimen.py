@@ -75,6 +75,23 @@ def test_an_early_end(small, tmp_path):
     again = Run.resume(tmp_path / "a", None, None)
     assert again.fit()
     assert again.trainer.epoch == result["epochs"], "it stays ended"
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(ValueError, match=r"epochs cannot be added: this run ended for good, val_loss has not .* epoch"):
+        Run.resume(tmp_path / "a", None, None, epochs=12)
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_validation_knows_no_smoothed_labels(small, tmp_path):
+    """So that its loss is of one kind with that on the test images, and with that of a run without."""
+    run = Run.new(settings(epochs=1, label_smoothing=0.2), tmp_path / "a")
+    complete(run)
+    assert rows(tmp_path / "a")[0]["val_loss"] == evaluate(run.trainer.model, run.validation)["loss"]
+
+
+def test_exact_statistics_need_batch_normalisation(small, tmp_path):
+    with pytest.raises(ValueError, match="recompute_statistics: lenet5 has no batch normalisation: leave it out"):
+        Run.new(settings(recompute_statistics=True), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_state_is_saved_within_epochs(small, tmp_path):

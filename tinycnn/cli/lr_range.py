@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -62,6 +63,8 @@ def lr_range(
             parallel.set_num_threads(threads)
         if out is not None and not out.parent.is_dir():
             raise CommandError(f"{out}: there is no folder {out.parent}: make it, or name another")
+        if out is not None and find_spec("matplotlib") is None:  # before the work, not after it
+            raise CommandError(f"{out}: drawing needs matplotlib: pip install 'tinycnn[plot]'", FAILED)
         run = _run(o.merged(chosen, assignments), device, data_dir, workers, quiet)
         with _bar(stream, quiet) as count:
             found = _test(run, lowest, highest, steps, count)
@@ -81,6 +84,10 @@ def _run(given: dict[str, Any], device: str | None, data_dir: Path | None, worke
     name = given.pop("recipe", None)
     settings = Settings.choose(**given) if name is None else recipes.find(name).settings(**given)
     ready(settings.data, where, quiet)
+    if settings.accumulate > 1:
+        raise CommandError(
+            "accumulate: a step is one batch here: leave it out, and give --batch-size for all of a step"
+        )
     constant = dataclasses.replace(settings, schedule="none", schedule_options={})
     return Run(constant, Path(), device or "cpu", where, workers)
 
@@ -93,6 +100,7 @@ def _test(run: Any, lowest: float, highest: float, steps: int, count: Callable[[
         return lr_range_test(
             *(trainer.model, trainer.optimizer, trainer.loss_fn, run.training, lowest, highest, steps),
             clip_norm=run.settings.clip_norm,
+            precision=trainer.captured.precision,
             progress=count,
         )
     except ValueError as error:
@@ -102,8 +110,6 @@ def _test(run: Any, lowest: float, highest: float, steps: int, count: Callable[[
 def _drawn(found: Any, out: Path) -> bool:
     try:
         found.plot(out)
-    except ImportError:
-        raise CommandError(f"{out}: drawing needs matplotlib: pip install 'tinycnn[plot]'", FAILED) from None
     except OSError as error:
         raise CommandError(words_of(error), FAILED) from error
     return True

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .. import parallel
 from ..backend import CPU, gpu_name
+from ..messages import counted
 from . import options as o
 from . import progress
 from .errors import CommandError, bad_input
@@ -83,6 +84,8 @@ def train(
         if tensorboard:
             _check_tensorboard()  # before there is a run folder
         given = o.merged(chosen, assignments)
+        if resume is not None and dry_run:
+            raise CommandError("--dry-run cannot be given with --resume: the run's settings are in its config.json")
         if resume is not None:
             run = _resumed(resume, given | ({"tune": True} if tune else {}), out, place, epochs, quiet)
         else:
@@ -258,7 +261,7 @@ def _gpu_teller(display: Any) -> Callable[[Any, Any], None]:
 def _title(run: Any) -> str:
     s, trainer = run.settings, run.trainer
     held_out = f"{len(run.validation.labels):,} validation, " if run.validation else ""
-    threads = f", {parallel.get_num_threads()} threads" if run.device == CPU else f" ({gpu_name()[0]})"
+    threads = f", {counted(parallel.get_num_threads(), 'thread')}" if run.device == CPU else f" ({gpu_name()[0]})"
     images = f"{len(run.training.labels):,} training, {held_out}{len(run.test.labels):,} test images"
     lines = [
         *_recipe_words(s),
@@ -298,13 +301,15 @@ def _regimen_words(settings: Any) -> list[str]:
     }
     values = {name: getattr(settings, name) for name in usual if name not in left_out}
     special = [(name, value) for name, value in values.items() if value and value != usual[name]]
-    return ["; ".join(f"{name.replace('_', ' ')} {word(value)}" for name, value in special)] if special else []
+    said = [name.replace("_", " ") + ("" if value is True else f" {word(value)}") for name, value in special]
+    return ["; ".join(said)] if said else []
 
 
 def _already_finished(run: Any) -> str:
     if run.trainer.ended is not None:
         return f"the run in {run.folder} is finished: {_ended(run.trainer)}"
-    return f"the run in {run.folder} is finished: all {run.settings.epochs} epochs are done"
+    done = "all {} epochs are" if run.settings.epochs > 1 else "its epoch is"
+    return f"the run in {run.folder} is finished: {done.format(run.settings.epochs)} done"
 
 
 def _ended(trainer: Any) -> str:
@@ -312,8 +317,10 @@ def _ended(trainer: Any) -> str:
 
 
 def _result_words(result: dict[str, Any]) -> str:
+    from ..train.recipes import Published
+
     reported = result.get("published")
-    beside = f" (published: {100 - reported['error']:.2f} %)" if reported else ""
+    beside = f" (published: {Published(**reported).accuracy})" if reported else ""
     return (
         f"test accuracy {100 * result['test_accuracy']:.2f} %{beside} with the weights of epoch "
         f"{result['best_epoch']} ({result['seconds']:.1f} s of training); "

@@ -107,6 +107,7 @@ def lr_range_test(
     smoothing: float = 0.9,
     divergence: float = 4.0,
     clip_norm: float | None = None,
+    precision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LRRange:
     """Train a few steps with a growing learning rate, and put everything back.
@@ -118,7 +119,7 @@ def lr_range_test(
         steps: how many, at most.
         smoothing: β.
         divergence: end when the running mean is more than so many times the least.
-        clip_norm: as in training.
+        clip_norm, precision: as in training.
         progress: called with (steps done, steps at most) after each.
 
     Returns:
@@ -147,7 +148,7 @@ def lr_range_test(
     losses: list[float] = []
     smoothed: list[float] = []
     with _put_back(model, optimizer):
-        step = CapturedStep(model, optimizer, loss_fn, clip_norm=clip_norm, graph=False)
+        step = CapturedStep(model, optimizer, loss_fn, clip_norm=clip_norm, graph=False, precision=precision)
         rates = [group["lr"] for group in optimizer.param_groups]
         model.train()
         for lr, (x, y) in zip(lrs, _forever(as_batches(loader)), strict=False):
