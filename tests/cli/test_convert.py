@@ -137,6 +137,18 @@ def test_eval_of_pytorchs_weights(command, net, normalize):
         assert command.err == note
 
 
+def test_eval_of_weights_under_a_key(command, net, tmp_path):
+    torch.save({"ema": net.state_dict(), "epoch": 3}, tmp_path / "ema.pth")
+    test = data.prepare(data.load("digits", "test"), (32, 32))
+    arguments = ["--weights", "ema.pth", "--data", "digits", "--normalize", "none", "--json", "--model", "lenet5"]
+    assert "ema.pth: its tensors are under ema: say which are wanted, by key (--key)" in command.refused(
+        "eval", *arguments
+    )
+    assert command("eval", *arguments, "--key", "ema") == 0
+    expected = accuracy_of(net, test.images.astype(np.float32) / 255)
+    assert command.json()["test_accuracy"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("name", "mean", "std"),
     [
@@ -177,6 +189,7 @@ def test_images_are_prepared_as_said(command, tmp_path, monkeypatch, name, mean,
         ([], "name either a run or a checkpoint, or a file of weights"),
         (["RUN", "--weights", "net.pth"], "name either a run or a checkpoint, or a file of weights"),
         (["RUN", "--normalize", "none"], "are for --weights: a run knows them"),
+        (["RUN", "--key", "ema"], "are for --weights: a run knows them"),
         (["--weights", "net.pth", "--model", "lenet5"], "name a dataset with --data, and --normalize"),
         (["--weights", "net.pth", "--data", "digits", "--normalize", "none"], "does not say which network it is of"),
         (["--weights", "net.pth", "--model", "lenet5", "--data", "digits", "--normalize", "non"], "mean 'none'"),

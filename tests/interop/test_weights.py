@@ -57,8 +57,18 @@ def test_one_of_several(lenet, tmp_path):
     torch.save({"model": state_of(lenet), "model_ema": other}, tmp_path / "m.pt")
     np.testing.assert_array_equal(read_weights(tmp_path / "m.pt", key="model_ema")["fc1.bias"], other["fc1.bias"])
     np.testing.assert_array_equal(read_weights(tmp_path / "m.pt")["fc1.bias"], lenet["fc1"].bias.data)
-    with pytest.raises(CheckpointError, match="no state dict 'ema'; its keys are model, model_ema"):
+    with pytest.raises(CheckpointError, match="no state dict 'ema'; its keys are model, model_ema: choose one"):
         read_weights(tmp_path / "m.pt", key="ema")
+
+
+def test_weights_under_a_key_of_their_own(lenet, tmp_path):
+    """Nothing is wrong with the file: it is said where they are, and how to have them."""
+    torch.save({"epoch": 3, "ema": state_of(lenet), "shadow": state_of(lenet), "opt": {"lr": 1}}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(tmp_path / "m.pt")
+    words = "its tensors are under ema, shadow: say which are wanted, by key (--key)"
+    assert str(caught.value) == f"{tmp_path / 'm.pt'}: {words}"
+    np.testing.assert_array_equal(read_weights(tmp_path / "m.pt", key="ema")["fc1.bias"], lenet["fc1"].bias.data)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,7 @@ def test_one_of_several(lenet, tmp_path):
     [
         ([1, 2], "it holds a list, and no state dict"),
         (torch.ones(3), "it holds a ndarray, and no state dict"),
-        ({"epoch": 3}, "it holds no tensors; its keys are epoch"),
+        ({"epoch": 3}, "it holds no tensors; its keys are epoch: choose a file of weights$"),
         ({"state_dict": {"model": {"net": {"network": {}}}}}, "lies within too many others"),
         ({3: torch.ones(1)}, "a name that is none"),
         ({"a" * 2000: torch.ones(1)}, "a name that is none"),

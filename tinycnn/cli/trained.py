@@ -75,7 +75,7 @@ def open_foreign(
     name: str | None,
     data: str | None,
     normalize: str | None,
-    changes: tuple[list[str] | None, list[str] | None, list[str] | None],
+    changes: tuple[list[str] | None, list[str] | None, list[str] | None, str | None],
     device: str,
     threads: int | None,
 ) -> Trained:

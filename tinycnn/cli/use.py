@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from .convert import ArgumentOption, DropOption, RenameOption
+from .convert import ArgumentOption, DropOption, KeyOption, RenameOption
 from .errors import bad_input
 from .images import bright_border, read_image
 from .look import Look, Measured, class_table, more_words_for, one_dataset, sizes, summary, words_for
@@ -48,6 +48,7 @@ def evaluate(
     rename: RenameOption = None,
     drop: DropOption = None,
     option: ArgumentOption = None,
+    key: KeyOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     json_line: JsonLine = False,
@@ -69,10 +70,11 @@ def evaluate(
         look = Look(views, sizes(scales), split)
         files = Files(report, confusion, calibration)
         if weights:
-            changes = rename, drop, option
+            changes = rename, drop, option, key
             members = [open_foreign(weights, model_name, data, normalize, changes, device, threads)]
-        elif model_name or normalize or rename or drop or option:
-            raise ValueError("--model, --normalize, --rename, --drop and --option are for --weights: a run knows them")
+        elif model_name or normalize or rename or drop or option or key:
+            words = "--model, --normalize, --rename, --drop, --option and --key are for --weights: a run knows them"
+            raise ValueError(words)
         else:
             members = [open_trained(path, device, threads) for path in checkpoints or []]
         data = one_dataset(members, data)

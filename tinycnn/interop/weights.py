@@ -96,10 +96,16 @@ def read_torch(path: PathLike, key: str | None = None) -> Weights:
     try:
         value = read_zip(file) if bytes(file.bytes[:2]) == b"PK" else read_stream(file)
         arrays, extra = _unwrapped(value, key)
+    except _WhereError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except RefusedError as error:
         cure = CURES["refused" if "refers to" in str(error) else "broken"]
         raise CheckpointError(f"{path}: refused: {error}: {cure}") from None
     return Weights(without_prefix(arrays), file, extra)
+
+
+class _WhereError(RefusedError):
+    """Nothing is wrong with the file, but there are no weights where they were looked for; the message has the cure."""
 
 
 def _unwrapped(value: Any, key: str | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -122,9 +128,13 @@ def _wrapper(value: Mapping[Any, Any], key: str | None) -> str | None:
     """Return the key in a dict under which the weights are."""
     if key is not None:
         if not isinstance(value.get(key), dict):
-            raise RefusedError(f"it has no state dict {key!r}; its keys are {some(map(_short, value))}")
+            raise _WhereError(f"it has no state dict {key!r}; its keys are {_keys(value)}: choose one of them")
         return key
     return next((name for name in WRAPPERS if isinstance(value.get(name), dict)), None)
+
+
+def _keys(value: Iterable[Any]) -> str:
+    return some(map(_short, value))
 
 
 def _short(key: Any) -> str:
@@ -133,10 +143,17 @@ def _short(key: Any) -> str:
 
 def _check_names(arrays: Mapping[Any, np.ndarray], around: Mapping[Any, Any]) -> None:
     if not arrays:
-        raise RefusedError(f"it holds no tensors; its keys are {some(map(_short, around))}")
+        inside = [key for key, value in around.items() if isinstance(value, dict) and _has_arrays(value)]
+        if inside:
+            raise _WhereError(f"its tensors are under {_keys(inside)}: say which are wanted, by key (--key)")
+        raise _WhereError(f"it holds no tensors; its keys are {_keys(around)}: choose a file of weights")
     for name in arrays:
         if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
             raise RefusedError("its state dict has a name that is none")
+
+
+def _has_arrays(value: Mapping[Any, Any]) -> bool:
+    return any(isinstance(x, np.ndarray) for x in value.values())
 
 
 # ---- names -------------------------------------------------------------------------------------------------
