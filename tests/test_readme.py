@@ -7,15 +7,49 @@ import numpy as np
 import torch
 from references import resnet
 
+from tinycnn import Conv2d, CrossEntropyLoss, Flatten, Linear, ReLU, Sequential, data, optim
+from tinycnn.train import Trainer, evaluate
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def test_the_example_runs_and_learns():
-    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     names = {}
-    exec(example, names)
+    exec(PYTHON[0], names)
     assert float(names["loss"]) < 0.2
+
+
+def test_the_bare_loop_is_the_trainers(capsys):
+    """The same batches, the same schedule: the same bits, and the same numbers on held-out images."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 1, 8, 8), np.float32), rng.integers(0, 3, 40)
+    validation = data.Loader(x[30:], y[30:], 10, shuffle=False)
+
+    def parts():
+        draws = np.random.default_rng(1)
+        model = Sequential(Conv2d(1, 4, 3, rng=draws), ReLU(), Flatten(), Linear(144, 3, rng=draws))
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return {
+            "model": model,
+            "loader": data.Loader(x[:30], y[:30], 8),
+            "loss_fn": CrossEntropyLoss(),
+            "optimizer": optimizer,
+            "schedule": optim.CosineAnnealingLR(optimizer, 8),
+        }
+
+    by_hand = parts() | {"epochs": 2, "validation": validation, "evaluate": evaluate}
+    exec(PYTHON[1], by_hand)
+    told = capsys.readouterr().out.splitlines()
+    ours = parts()
+    loader = ours.pop("loader")
+    trainer = Trainer(**ours)
+    trainer.fit(loader, 2, validation)
+    for name, value in trainer.model.state_dict().items():
+        assert np.array_equal(value, by_hand["model"].state_dict()[name]), name
+    assert [line.split(" ", 1)[0] for line in told] == ["1", "2"]
+    assert str(trainer.history[1]["val_loss"]) in told[1]
 
 
 def test_weights_go_in_and_out_as_shown(tmp_path, monkeypatch):
