@@ -132,9 +132,9 @@ def lr_range_test(
     >>> rng = np.random.default_rng(0)
     >>> batch = rng.normal(size=(8, 4)).astype(np.float32), rng.integers(0, 3, 8)
     >>> model = Linear(4, 3, rng=rng)
-    >>> found = lr_range_test(model, optim.SGD(model.parameters()), CrossEntropyLoss(), [batch], steps=30)
-    >>> found.lrs[0], 0.01 < found.suggestion < 10
-    (1e-06, True)
+    >>> found = lr_range_test(model, optim.SGD(model.parameters()), CrossEntropyLoss(), [batch], highest=1000, steps=60)
+    >>> found.lrs[0], 1 < found.suggestion < 20, found.diverged
+    (1e-06, True, True)
     """
     for ok, words in (
         (0 < lowest < highest < math.inf, f"lowest must lie between 0 and highest, got {lowest} and {highest}"),
