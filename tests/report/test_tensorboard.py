@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from small_runs import settings
@@ -68,6 +69,40 @@ def test_it_is_readable_while_the_training_goes_on(tmp_path):
     run.trainer.after_epoch.append(look)
     run.fit()
     assert seen[0] == 1
+
+
+class Keeping:
+    """A writer that keeps what it is given until it must write it, as TensorBoard's may for two minutes."""
+
+    def __init__(self, folder):
+        self.kept, self.written, self.closed = [], [], False
+
+    def add_event(self, event):
+        self.kept.append(event)
+
+    def flush(self):
+        self.written += self.kept
+        self.kept = []
+
+    def close(self):
+        self.flush()
+        self.closed = True
+
+
+def test_nothing_is_kept_back(tmp_path, monkeypatch):
+    """A process that is killed has written all epochs that it has finished, and before the first what it does."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "EventFileWriter", Keeping)
+    board, trainer = TensorBoard(tmp_path, {"model": "lenet5"}), SimpleNamespace(epoch=0)
+    board.on_train_begin(trainer)
+    writer = board._writer
+    for epoch in range(3):
+        assert [event.step for event in writer.written] == list(range(epoch + 1))
+        board.on_epoch_end(trainer, {"epoch": epoch + 1, "lr": 0.1})
+    assert [event.step for event in writer.written] == [0, 1, 2, 3]
+    board.on_train_end(trainer)
+    assert writer.closed
 
 
 def test_the_extra_is_named(tmp_path, monkeypatch):
