@@ -8,7 +8,7 @@ from PIL import Image
 
 from tinycnn import data
 from tinycnn.cli.trained import loader_for, open_trained
-from tinycnn.train import Run, Settings
+from tinycnn.train import Run, Settings, images
 
 
 @pytest.fixture
@@ -97,6 +97,17 @@ def test_photographs_come_as_large_as_views_want_them(photographs):
         loader, _ = loader_for(opened, None, None, "test", scales)
         expected = data.load_folder(folder, "test", **options)
         np.testing.assert_array_equal(images_of(loader), expected.normalize(expected.images))
+
+
+def test_photographs_that_stay_in_their_files(photographs, monkeypatch):
+    opened = open_trained(photographs / "run", "cpu", None)
+    here = [images_of(loader_for(opened, None, None, "test", scales)[0]) for scales in ((), (38,))]
+    monkeypatch.setattr(images, "LARGE", 1000)
+    monkeypatch.setattr(images.data, "load", lambda *args, **kwargs: pytest.fail("all of them were decoded"))
+    for scales, expected in zip(((), (38,)), here, strict=True):
+        loader, dataset = loader_for(opened, None, None, "test", scales)
+        assert isinstance(dataset, images.Photographs)
+        np.testing.assert_array_equal(images_of(loader), expected)
 
 
 def test_eval_in_ten_crops_of_photographs(command, photographs):

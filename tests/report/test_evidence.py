@@ -9,10 +9,11 @@ import pytest
 from small_runs import settings
 
 from tinycnn import Conv2d, Linear, ReLU, Sequential, data, load, models
+from tinycnn.evaluation import predict
 from tinycnn.report import evidence
 from tinycnn.report.evidence import find, first_filters
 from tinycnn.report.story import read
-from tinycnn.train import Run
+from tinycnn.train import Run, images
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def test_the_best_weights_answer_as_in_the_result(finished_run):
     assert found.epoch == story.best
     assert found.summary.parameters == models.architecture("lenet5").parameters
     assert [i for i, _ in found.worst] == list(found.predictions.most_wrong(24))
-    images = data.load("digits", "test").images
-    assert all(np.array_equal(pixels, images[i]) for i, pixels in found.worst)
+    test = data.load("digits", "test")
+    assert all(np.array_equal(pixels, test.images[i]) for i, pixels in found.worst)
 
 
 def test_an_unfinished_run_is_not_tested(tmp_path, monkeypatch):
     run = Run.new(settings(epochs=2), tmp_path / "run")
     run.trainer.after_epoch.append(lambda trainer, row: trainer.stop())
     assert not run.fit()
-    monkeypatch.setattr(evidence.data, "load", lambda *args, **kwargs: pytest.fail("the test images were looked at"))
+    monkeypatch.setattr(evidence, "load", lambda *args, **kwargs: pytest.fail("the test images were looked at"))
     found = find(read(run.folder))
     assert found.predictions is None
     assert found.model is not None
@@ -66,7 +67,7 @@ def test_data_that_are_gone_or_others(copy, coloured_run, tmp_path, monkeypatch)
     assert "nowhere" in " ".join(gone.notes)
     test = data.load("digits", "test")
     others = dataclasses.replace(test, classes=tuple("abcdefghij"))
-    monkeypatch.setattr(evidence.data, "load", lambda *args, **kwargs: others)
+    monkeypatch.setattr(evidence, "load", lambda *args, **kwargs: others)
     assert "other classes" in " ".join(find(read(copy)).notes)
 
 
@@ -74,6 +75,30 @@ def test_a_device_that_is_gone(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"device": "cuda"}))
     assert find(read(copy)).notes == []
+
+
+@pytest.mark.parametrize("normalize", ["per-pixel-mean", "gcn-zca"])
+def test_images_are_scaled_as_in_the_run(tmp_path, normalize):
+    """To the last bit: all of them at once."""
+    run = Run.new(settings(epochs=1, normalize=normalize), tmp_path / "run")
+    assert run.fit()
+    run.finish()
+    found = find(read(run.folder))
+    assert found.notes == []
+    expected = predict(load(run.folder), run.test)
+    assert np.array_equal(found.predictions.probabilities, expected.probabilities)
+
+
+def test_photographs_that_stay_in_their_files(coloured_run, monkeypatch):
+    here = find(read(coloured_run))
+    monkeypatch.setattr(images, "LARGE", 1000)
+    monkeypatch.setattr(images.data, "load", lambda *args, **kwargs: pytest.fail("all of them were decoded"))
+    there = find(read(coloured_run))
+    assert there.notes == []
+    assert np.array_equal(there.predictions.probabilities, here.predictions.probabilities)
+    for (i, pixels), (j, others) in zip(there.worst, here.worst, strict=True):
+        assert i == j
+        assert np.array_equal(pixels, others)
 
 
 def test_first_filters(finished_run):

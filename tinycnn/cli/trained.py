@@ -151,43 +151,35 @@ def loader_for(
     Raises:
         ValueError, OSError: no such data, or they do not fit the network.
     """
-    from .. import data
-    from ..backend import device_of, to_device
+    from ..backend import device_of
     from ..data import registry
-    from ..train import normalization
-    from ..train.run import EVALUATION_BATCH
+    from ..train.images import fitted, for_evaluation, load
 
-    how, standard = trained.how, trained.how.get("normalize", "standard") == "standard"
+    how, normalize = trained.how, trained.how.get("normalize", "standard")
     options = trained.settings.get("data_options", {}) if name in (None, how["data"]) else {}
     name, data_dir = name or how["data"], data_dir or trained.settings.get("data_dir")
     ready(name, data_dir)
     size = trained.input_size
-    if scales and standard and "shorter" in registry.entry(name).options:
+    if scales and normalize == "standard" and "shorter" in registry.entry(name).options:
         size = max(scales), max(scales)
         options = {**options, "size": size, "shorter": max(scales)}
-    dataset = _split(trained, data.load(name, "train" if split == "validation" else split, data_dir, **options), split)
+    published = load(name, "train" if split == "validation" else split, data_dir, **options)
+    dataset = _split(trained, published, split)
     _check(trained, dataset)
-    dataset = data.prepare(dataset, size)
-    images, scale = (
-        (dataset.images, trained.scale) if standard else (normalization.whole(dataset.images, trained.scale), None)
-    )
-    images, labels = (to_device(array, device_of(trained.like)) for array in (images, dataset.labels))
-    return data.Loader(images, labels, EVALUATION_BATCH, shuffle=False, normalize=scale), dataset
+    dataset = fitted(dataset, size)
+    return for_evaluation(dataset, trained.scale, normalize, device_of(trained.like)), dataset
 
 
 def _split(trained: Trained, dataset: Any, split: str) -> Any:
     """Return the dataset, or the part of it that the network's run has set aside."""
-    from .. import data
+    from ..train.images import divide
 
     if split != "validation":
         return dataset
     settings = trained.settings
     if not settings.get("val_fraction"):
         raise ValueError(f"{trained.path}: validation images are known of run folders only, that set some aside")
-    if settings.get("fraction", 1) < 1:
-        _, used = data.stratified_split(dataset.labels, settings["fraction"], settings["seed"])
-        dataset = dataset.subset(used)
-    return data.split_validation(dataset, settings["val_fraction"], settings["seed"])[1]
+    return divide(dataset, settings.get("fraction", 1), settings["val_fraction"], settings["seed"])[1]
 
 
 def _check(trained: Trained, dataset: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import data
 from ..backend import CPU, DeviceError, device_of, resolve_device, to_numpy
 from ..data import DataError, Dataset
 from ..evaluation import Predictions, predict
@@ -16,9 +15,9 @@ from ..layers import Conv2d, Layer, LayerError
 from ..layers.summary import Summary
 from ..train import CheckpointError, normalization
 from ..train.checkpoint import WEIGHTS, Checkpoint, build, preprocessing_of, read
+from ..train.images import Photographs, fitted, for_evaluation, load
 from .story import Story
 
-BATCH = 256
 WORST = 24
 """Images that are shown."""
 
@@ -62,7 +61,7 @@ def find(story: Story, device: str | None = None, data_dir: Path | str | None = 
         if story.result:
             test = _test_images(story, how, data_dir or story.config.get("data_dir"))
             found = _predictions(model.to(_device(device or story.config.get("device"))), test, checkpoint)
-            worst = [(int(i), to_numpy(test.images[int(i)])) for i in found.most_wrong(WORST)]
+            worst = [(int(i), _image(test, int(i))) for i in found.most_wrong(WORST)]
         else:
             notes.append("The run is not finished. The test images are looked at once, when it is.")
     except (CheckpointError, DataError, LayerError, ValueError, OSError, MemoryError) as error:
@@ -77,25 +76,29 @@ def _device(wanted: Any) -> str:
         return CPU
 
 
-def _test_images(story: Story, how: dict[str, Any], data_dir: Path | str | None) -> Dataset:
-    """Return the dataset that the network was trained for.
+def _test_images(story: Story, how: dict[str, Any], data_dir: Path | str | None) -> Dataset | Photographs:
+    """Return the images that the network was trained for.
 
     Raises:
         DataError: it is not here, or has become another.
     """
-    test = data.load(how["data"], "test", data_dir, **story.settings.get("data_options") or {})
+    test: Dataset | Photographs = load(how["data"], "test", data_dir, **story.settings.get("data_options") or {})
     if list(test.classes) != how["classes"] or test.shape[0] != len(how["mean"]):
         raise DataError(f"{how['data']}: has other classes or channels than the images that the network was trained on")
     return test
 
 
-def _predictions(model: Layer, test: Dataset, checkpoint: Checkpoint) -> Predictions:
-    first = next(model.parameters()).data
-    prepared = data.prepare(test, tuple(checkpoint.metadata["preprocessing"]["input_size"]))
-    normalize = normalization.of_checkpoint(checkpoint, str(first.dtype))
-    kind = data.Loader if device_of(first) == CPU else data.DeviceLoader
-    loader = kind(prepared.images, prepared.labels, BATCH, shuffle=False, normalize=normalize)
+def _predictions(model: Layer, test: Dataset | Photographs, checkpoint: Checkpoint) -> Predictions:
+    first, how = next(model.parameters()).data, checkpoint.metadata["preprocessing"]
+    scale = normalization.of_checkpoint(checkpoint, str(first.dtype))
+    part = fitted(test, tuple(how["input_size"]))
+    loader = for_evaluation(part, scale, how.get("normalize", "standard"), device_of(first))
     return predict(model, loader, classes=test.classes)
+
+
+def _image(test: Dataset | Photographs, i: int) -> np.ndarray:
+    """Return an image (C, H, W)."""
+    return test.get(np.array([i]))[0] if isinstance(test, Photographs) else to_numpy(test.images[i])
 
 
 def first_filters(model: Layer) -> np.ndarray | None:

@@ -21,6 +21,7 @@ import numpy as np
 from .. import data, models
 from ..backend import CPU, Array
 from ..data import DeviceLoader, Loader, fit_images
+from ..data.files import PathLike
 from ..data.imagefolder import SIZE, open_folder
 from ..messages import some
 from . import normalization
@@ -101,12 +102,11 @@ def open_images(settings: Settings, device: str, data_dir: str | None, workers: 
         ValueError: settings that do not fit the dataset.
         DataError: it is missing or damaged.
     """
-    published = _load(settings, "train", data_dir)
-    test = _load(settings, "test", data_dir)
-    train, held_out = _parts(settings, published)
+    published, test = (load(settings.data, split, data_dir, **settings.data_options) for split in ("train", "test"))
+    train, held_out = divide(published, settings.fraction, settings.val_fraction, settings.seed)
     size = models.architecture(settings.model).input_shape[1:]
-    train, test = _fitted(train, size), _fitted(test, size)
-    held_out = None if held_out is None else _fitted(held_out, size)
+    train, test = fitted(train, size), fitted(test, size)
+    held_out = None if held_out is None else fitted(held_out, size)
     if isinstance(train, Photographs) and (settings.normalize != "standard" or "lighting" in str(settings.augment)):
         raise ValueError(
             f"{settings.data}: {len(published):,} photographs are too many for memory, and what is to be learnt from "
@@ -127,42 +127,54 @@ def open_images(settings: Settings, device: str, data_dir: str | None, workers: 
     )
 
 
-def _load(settings: Settings, split: str, data_dir: str | None) -> Any:
-    options = settings.data_options
-    if settings.data in FOLDERS and not options.get("skip_unreadable"):
-        (path,) = data.where(settings.data, data_dir)
+def load(name: str, split: str, data_dir: PathLike | None = None, **options: Any) -> Any:
+    """Return a `Dataset`, or `Photographs` where they are too many for memory.
+
+    Args:
+        name, split, data_dir, options: as `tinycnn.data.load`'s.
+
+    Raises:
+        ValueError: no such dataset or option.
+        DataError: it is missing or damaged.
+    """
+    if name in FOLDERS and not options.get("skip_unreadable"):
+        (path,) = data.where(name, data_dir)
         C, (H, W) = options.get("channels", 3), options.get("size", SIZE)
-        source = open_folder(path, split, name=settings.data, **{**options, "size": (H, W)})
+        how = {key: value for key, value in options.items() if key != "skip_unreadable"}
+        source = open_folder(path, split, name=name, **{**how, "size": (H, W)})
         if len(source) * C * H * W > LARGE:
             return Photographs(source)
-    return data.load(settings.data, split, data_dir, **options)
+    return data.load(name, split, data_dir, **options)
 
 
-def _parts(settings: Settings, published: Any) -> tuple[Any, Any]:
-    """Return the part to train with, and the part set aside."""
+def divide(published: Any, fraction: float, val_fraction: float, seed: int) -> tuple[Any, Any]:
+    """Return the part of the training images to train with, and the part set aside or None, see the module docstring.
+
+    Raises:
+        ValueError: ``fraction`` leaves a class without images; too few are to be set aside, or too many.
+    """
     train = published
-    if settings.fraction < 1:
-        _, kept = data.stratified_split(train.labels, settings.fraction, settings.seed)
+    if fraction < 1:
+        _, kept = data.stratified_split(train.labels, fraction, seed)
         train = train.subset(kept)
-        _check_classes(settings, published, train)
-    if settings.val_fraction == 0:
+        _check_classes(fraction, published, train)
+    if val_fraction == 0:
         return train, None
     try:
-        rest, part = data.stratified_split(train.labels, settings.val_fraction, settings.seed)
+        rest, part = data.stratified_split(train.labels, val_fraction, seed)
     except ValueError as error:
         raise ValueError(f"val_{error}") from None  # it begins with "fraction"
     return train.subset(rest), train.subset(part, "validation")
 
 
-def _check_classes(settings: Settings, published: Any, train: Any) -> None:
+def _check_classes(fraction: float, published: Any, train: Any) -> None:
     before, after = (np.bincount(d.labels, minlength=published.num_classes) for d in (published, train))
     if lost := [published.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]:
-        raise ValueError(
-            f"fraction {settings.fraction:g} of {len(published):,} images leaves none of {some(lost)}: take more"
-        )
+        raise ValueError(f"fraction {fraction:g} of {len(published):,} images leaves none of {some(lost)}: take more")
 
 
-def _fitted(part: Any, size: Any) -> Any:
+def fitted(part: Any, size: Any) -> Any:
+    """Return images in the size that a network takes."""
     return part.fitted(tuple(size)) if isinstance(part, Photographs) else data.prepare(part, size)
 
 
@@ -176,23 +188,49 @@ class _Maker:
     workers: int
 
     def __call__(self, part: Any, training: bool = False) -> Loader:
-        s, loader = self.settings, Loader if self.device == CPU else DeviceLoader
-        images: Any = part if isinstance(part, Photographs) else part.images
-        scale: Callable[[Array], Array] | None = self.scale
-        transform = s.make_transform(getattr(part, "images", None)) if training else None
-        if s.normalize != "standard":  # once and for all: see `normalization`
-            images, scale = normalization.whole(part.images, self.scale), None
-        return loader(
+        s = self.settings
+        if not training:
+            return for_evaluation(part, self.scale, s.normalize, self.device, self.workers, s.seed)
+        images, scale = _scaled(part, self.scale, s.normalize)
+        return _kind(self.device)(
             images,
             part.labels,
-            s.batch_size if training else EVALUATION_BATCH,
-            shuffle=training,
+            s.batch_size,
             seed=s.seed,
-            transform=transform,
+            transform=s.make_transform(getattr(part, "images", None)),
             normalize=scale,
-            mix=s.make_mix(part.num_classes) if training else None,
+            mix=s.make_mix(part.num_classes),
             workers=self.workers,
         )
+
+
+def for_evaluation(
+    part: Any, scale: Callable[[Array], Array], normalize: str, device: str, workers: int = 0, seed: int = 0
+) -> Loader:
+    """Return a loader of images as they are, in their order.
+
+    Args:
+        part: in the network's size (`fitted`).
+        scale, normalize: what scales them, and its name (`normalization`).
+        device, workers, seed: of the loader.
+    """
+    images, batch_scale = _scaled(part, scale, normalize)
+    return _kind(device)(
+        images, part.labels, EVALUATION_BATCH, shuffle=False, seed=seed, normalize=batch_scale, workers=workers
+    )
+
+
+def _kind(device: str) -> type[Loader]:
+    return Loader if device == CPU else DeviceLoader
+
+
+def _scaled(part: Any, scale: Callable[[Array], Array], normalize: str) -> tuple[Any, Callable[[Array], Array] | None]:
+    """Return what a loader takes images from, and what is then to scale a batch."""
+    if isinstance(part, Photographs):
+        return part, scale
+    if normalize != "standard":  # once and for all: see `normalization`
+        return normalization.whole(part.images, scale), None
+    return part.images, scale
 
 
 def preprocessing(dataset: Any, size: Any, normalize: str = "standard") -> dict[str, Any]:
