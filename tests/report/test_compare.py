@@ -55,6 +55,15 @@ def test_other_formats(drawn, tmp_path, name):
 def test_runs_that_are_alike_are_told_apart_by_their_folders(tmp_path):
     runs = [run(tmp_path / "a"), run(tmp_path / "b"), run(tmp_path / "c", recipe="he")]
     assert compare.names_of(runs) == ["lenet5 on mnist (a)", "lenet5 on mnist (b)", "he"]
+    first, second = (tmp_path / folder / "run" for folder in "de")
+    names = [f"lenet5 on mnist ({first})", f"lenet5 on mnist ({second})", "lenet5 on mnist (a)"]
+    assert compare.names_of([run(first), run(second), runs[0]]) == names
+
+
+def test_names_are_no_mathematics(drawn, tmp_path):
+    axes = drawn([run(tmp_path / r"$\frac$"), run(tmp_path / "b")])
+    first = axes.get_legend().get_texts()[0]
+    assert first._preprocess_math(first.get_text()) == (r"lenet5 on mnist ($\frac$)", False)
 
 
 def test_the_table(tmp_path):

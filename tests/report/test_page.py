@@ -1,5 +1,6 @@
 """The file; tests/report/test_in_browser.py looks at it."""
 
+import os
 import re
 import shutil
 import sys
@@ -47,6 +48,13 @@ def test_an_unfinished_run(tmp_path):
     html = report.write(run.folder).read_text(encoding="utf-8")
     assert "not finished: 0 of 2 epochs" in html
     assert "Settings" in html
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_a_folder_whose_name_is_no_text(finished_run, tmp_path):
+    folder = tmp_path / os.fsdecode(b"run \xff")
+    shutil.copytree(finished_run, folder)
+    assert "tinycnn · run ?" in report.write(folder).read_text(encoding="utf-8")
 
 
 def test_a_folder_that_is_no_run(tmp_path):

@@ -16,10 +16,15 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def names_of(runs: Sequence[Story]) -> list[str]:
-    """Return a name for each run: of its recipe, or else of its network; with the folder's where two are alike."""
+    """Return a name for each run: of its recipe, or else of its network; where two are alike, with their folder's.
+
+    Where these are alike, too, it is their whole path.
+    """
     short = [run.recipe or run.title for run in runs]
+    long = [f"{name} ({run.folder.resolve().name})" for name, run in zip(short, runs, strict=True)]
+    whole = [f"{name} ({run.folder})" for name, run in zip(short, runs, strict=True)]
     return [
-        name if short.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(short, runs, strict=True)
+        a if short.count(a) == 1 else b if long.count(b) == 1 else c for a, b, c in zip(short, long, whole, strict=True)
     ]
 
 
@@ -48,7 +53,7 @@ def draw(runs: Sequence[Story], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
     for i, (run, name) in enumerate(zip(runs, names_of(runs), strict=True)):
-        _lines(axes, run, name, COLOURS[i % len(COLOURS)])
+        _lines(axes, run, name.replace("$", r"\$"), COLOURS[i % len(COLOURS)])  # two would be mathematics
     axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
     axes.set_title("validation error (dashed: training error)", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

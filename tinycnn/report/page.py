@@ -37,7 +37,8 @@ def write(
     folder = Path(run_folder)
     path = Path(out) if out is not None else folder / "report.html"
     told = story.read(folder)
-    write_bytes(path, page(told, look.find(told, device, data_dir)).encode())
+    content = page(told, look.find(told, device, data_dir))
+    write_bytes(path, content.encode(errors="replace"))  # a folder's name may be no text
     return path
 
 
