@@ -164,3 +164,9 @@ def test_average_refuses_other_images():
         average([a, a, Predictions(a.probabilities, a.labels, ("b", "a"))])
     with pytest.raises(ValueError, match="got none"):
         average([])
+
+
+@pytest.mark.parametrize(("right", "N"), [(0, 0), (3, 2), (-1, 2)])
+def test_an_interval_of_nothing(right, N):
+    with pytest.raises(ValueError, match=f"got {right} of {N}"):
+        wilson(right, N)

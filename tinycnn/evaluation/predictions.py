@@ -232,9 +232,14 @@ def _ratio(a: int, b: int) -> float | None:
 def wilson(right: int, N: int, z: float = Z95) -> tuple[float, float]:
     """Return Wilson's interval for the share that ``right`` of N were drawn from.
 
+    Raises:
+        ValueError: N is below 1, or ``right`` outside 0..N.
+
     >>> [round(v, 4) for v in wilson(90, 100)]
     [0.8256, 0.9448]
     """
+    if not 0 <= right <= N or N < 1:
+        raise ValueError(f"right must be from 0 to N, and N at least 1: got {right} of {N}")
     a, zz = right / N, z * z / N
     half = z * math.sqrt(a * (1 - a) / N + zz / (4 * N))
     low, high = (a + zz / 2 - half) / (1 + zz), (a + zz / 2 + half) / (1 + zz)
