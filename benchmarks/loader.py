@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ COST = [
     Column("step", "training step ms", "ms"),
     Column("relative", "÷ made in advance", "ratio"),
     Column("lost", "lost to the loader", "share"),
+    Column("waiting", "waiting for batches", "share"),
 ]
 SPEED = [
     Column("title", "loader alone"),
@@ -57,6 +59,7 @@ SPEED = [
 COST_NOTES = [
     f"a sample is the mean of {STEPS} steps in a row; batches made in advance lie in memory, normalised, and differ.",
     "lost: 1 − the median with batches made in advance ÷ the median here; below 0, less than the noise.",
+    "waiting: the part of a step until its batch is there; what a loader's threads slow down is not seen in it.",
 ]
 SPEED_NOTES = ["workers: threads of the loader; a sample is a pass through so many batches, their start included."]
 
@@ -95,11 +98,14 @@ class Training(Ours):
     def __init__(self, name: str, N: int, batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
         super().__init__(name, N)
         self.batches = batches
+        self.waits: list[float] = []
 
     def steps(self) -> None:
-        """Do `STEPS` of them."""
+        """Do `STEPS` of them, and note how long each waited for its batch."""
         for _ in range(STEPS):
+            start = time.perf_counter()
             self.x, self.y = next(self.batches)
+            self.waits.append(time.perf_counter() - start)
             self.step()
 
 
@@ -112,12 +118,14 @@ def training(quick: bool) -> Table:
     ready = list(itertools.islice(loaders[0].epoch(0), 2 * STEPS))
     sources: dict[str, Iterator[Any]] = {ADVANCE: itertools.cycle(ready)}
     sources |= {_words(n): itertools.chain.from_iterable(itertools.repeat(loaders[n])) for n in WORKERS}
-    samples = race({who: Contender({"steps": Training(name, N, s).steps}) for who, s in sources.items()}, effort)
+    trainings = {who: Training(name, N, batches) for who, batches in sources.items()}
+    samples = race({who: Contender({"steps": t.steps}) for who, t in trainings.items()}, effort)
     table = Table("loader_cost", "Training ResNet-20: what the loader costs", COST, notes=[*COST_NOTES, effort.words()])
     advance = _each(samples, ADVANCE, STEPS)
     for who in samples:
         here = _each(samples, who, STEPS)
-        cells = {} if who == ADVANCE else {"relative": ratio(here, advance), "lost": lost(advance, here)}
+        cells: dict[str, Any] = {"waiting": round(Spread.of(trainings[who].waits).median / Spread.of(here).median, 6)}
+        cells |= {} if who == ADVANCE else {"relative": ratio(here, advance), "lost": lost(advance, here)}
         table.add(title=who, batch=N, step=Spread.of(here), **cells)
     return table
 

@@ -28,6 +28,7 @@ def test_what_training_loses():
     for row in table.rows[1:]:
         assert row["lost"] == pytest.approx(1 - advance / row["step"]["median"], abs=1e-5)
         assert row["relative"]["median"] == pytest.approx(row["step"]["median"] / advance)
+    assert all(0 <= row["waiting"] < 1 for row in table.rows)
 
 
 def test_every_step_has_a_batch_of_its_own():
