@@ -15,7 +15,7 @@ from tinycnn.cli.options import folder, merged, parsed
         (["optimizer.nesterov=true", "optimizer.eps=1.0"], {"optimizer_options": {"nesterov": True, "eps": 1.0}}),
         (["data.labels=coarse"], {"data_options": {"labels": "coarse"}}),
         (["augment=crop4+flip"], {"augment": "crop4+flip"}),
-        (["schedule.warmup_shape=constant"], {"schedule_options": {"warmup_shape": "constant"}}),
+        (["schedule.warmup_mode=constant"], {"schedule_options": {"warmup_mode": "constant"}}),
         ([], {}),
     ],
 )  # fmt: skip

@@ -82,10 +82,15 @@ def test_times_are_epochs_or_parts_of_the_training():
 def test_a_warm_up_multiplies():
     chosen = {"schedule": "multistep", "epochs": 2}
     ramp = {"milestones": [0.5], "warmup": 0.25}
-    constant = {**ramp, "warmup_from": 0.5, "warmup_shape": "constant"}
+    constant = {**ramp, "warmup_factor": 0.5, "warmup_mode": "constant"}
     assert rates(4, **chosen, schedule_options=constant) == [0.5, 0.5, 1, 1, *[0.1] * 4]
-    assert rates(4, **chosen, schedule_options={**ramp, "warmup_from": 0.2}) == [0.2, 0.6, 1, 1, *[0.1] * 4]
-    assert rates(2, schedule="none", epochs=2, schedule_options={"warmup": 1, "warmup_from": 0.5}) == [0.5, 0.75, 1, 1]
+    assert rates(4, **chosen, schedule_options={**ramp, "warmup_factor": 0.2}) == [0.2, 0.6, 1, 1, *[0.1] * 4]
+    assert rates(2, schedule="none", epochs=2, schedule_options={"warmup": 1, "warmup_factor": 0.5}) == [
+        0.5,
+        0.75,
+        1,
+        1,
+    ]
 
 
 def test_options_reach_what_they_are_of():
@@ -171,7 +176,7 @@ def test_colours_are_learnt_from_the_images():
             {"schedule": "multistep", "schedule_options": {"gamma": "a"}},
             "multistep cannot do with {'gamma': 'a'}: give",
         ),
-        ({"schedule": "cosine", "schedule_options": {"warmup": 1, "warmup_from": "a"}}, "cosine cannot do with"),
+        ({"schedule": "cosine", "schedule_options": {"warmup": 1, "warmup_factor": "a"}}, "cosine cannot do with"),
         (
             {"schedule": "multistep", "epochs": 9, "schedule_options": {"milestones": [0.5, 9]}},
             "epoch 9 is not before the end of 9 epochs: give parts of the training",
@@ -180,12 +185,15 @@ def test_colours_are_learnt_from_the_images():
             {"schedule": "cosine", "epochs": 1, "schedule_options": {"warmup": 1.0}},
             "epoch 1 is not before the end of 1 epoch: give parts",
         ),
-        ({"schedule": "cosine", "schedule_options": {"warmup_from": 0.1}}, "warmup_from is of a warmup, and there is"),
-        ({"schedule": "none", "schedule_options": {"gamma": 0.1}}, "schedule 'none' takes no 'gamma'"),
-        ({"schedule_options": {"warmup": 0.1}}, "schedule 'onecycle' with these options takes no warmup"),
         (
-            {"schedule": "step", "schedule_options": {"warmup": 0.1, "warmup_shape": "linar"}},
-            "unknown warmup_shape 'linar'; did you mean 'linear'",
+            {"schedule": "cosine", "schedule_options": {"warmup_factor": 0.1}},
+            "warmup_factor is of a warmup, and there is",
+        ),
+        ({"schedule": "none", "schedule_options": {"gamma": 0.1}}, "schedule 'none' takes no 'gamma'"),
+        ({"schedule_options": {"warmup": 0.1}}, "onecycle has its own"),
+        (
+            {"schedule": "step", "schedule_options": {"warmup": 0.1, "warmup_mode": "linar"}},
+            "warmup_mode must be 'linear' or 'constant', got 'linar'",
         ),
         ({"model_options": 3}, "model_options must map names to values, got 3"),
         ({"model_options": {"dropout": object()}}, "model_options must hold numbers"),

@@ -44,7 +44,7 @@ HE: dict[str, Any] = {
     **PADDED,
 }
 WARM = {
-    "schedule_options": {**HE["schedule_options"], "warmup": 1 / 160, "warmup_from": 0.1, "warmup_shape": "constant"}
+    "schedule_options": {**HE["schedule_options"], "warmup": 1 / 160, "warmup_factor": 0.1, "warmup_mode": "constant"}
 }
 """A tenth of lr for the first 400 of 64,000 steps."""
 

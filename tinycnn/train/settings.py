@@ -30,8 +30,6 @@ WEIGHT_DECAYS = {"adamw": 0.1}
 """Weight decay, where it is not given; it is what keeps a small network from learning few images by heart."""
 OPTIMIZER = "adamw"
 PRECISIONS = ("float32", "float64", "tf32", "bf16", "fp16")
-WARMUP = {"warmup": 0.0, "warmup_from": 0.01, "warmup_shape": "linear"}
-"""Options of every schedule that can be multiplied by a warm-up."""
 NUMBER = int | float
 OPTIONS = ("optimizer_options", "schedule_options", "model_options", "data_options")
 
@@ -256,23 +254,22 @@ class Settings:
     def make_schedule(self, optimizer: optim.Optimizer, batches: int) -> optim.Schedule | None:
         """Return the schedule over all epochs of so many ``batches``; None where the learning rate is constant.
 
-        Of ``schedule_options``, ``milestones`` and ``step_size`` are times: from 1 on they are epochs, below 1 a part
-        of the whole training, which stays right when that is shortened.  So is ``warmup``: for that time lr is
-        multiplied by a factor that begins with ``warmup_from`` and rises in a straight line to 1, or stays what it is
-        (``warmup_shape="constant"``).  The others are arguments of `tinycnn.optim.create_schedule`.
+        Of ``schedule_options``, ``milestones``, ``step_size`` and ``warmup`` are times: from 1 on they are epochs,
+        below 1 a part of the whole training, which stays right when that is shortened.  The others are arguments of
+        `tinycnn.optim.create_schedule`.
         """
         options = dict(self.schedule_options)
-        ramp = {name: options.pop(name, default) for name, default in WARMUP.items()}
-        self._check_times(options.get("milestones", []), ramp["warmup"])
+        self._check_times(options.get("milestones", []), options.get("warmup", 0))
         total = self.epochs if self.schedule == "plateau" else self.epochs * batches
         if "milestones" in options:
             options["milestones"] = [self._steps(time, batches) for time in options["milestones"]]
         if "step_size" in options:
             options["step_size"] = max(1, self._steps(options["step_size"], batches))
-        if self.schedule == "none" and not ramp["warmup"] and not options:
+        if "warmup" in options:
+            options["warmup"] = self._steps(options["warmup"], batches)
+        if self.schedule == "none" and not options:
             return None
-        schedule = optim.create_schedule(self.schedule, optimizer, total, **options)
-        return self._warmed(schedule, ramp, batches) if ramp["warmup"] else schedule
+        return optim.create_schedule(self.schedule, optimizer, total, **options)
 
     def _check_times(self, milestones: Any, warmup: Any) -> None:
         """Raise ValueError for times that are none, or that the training never comes to."""
@@ -285,22 +282,9 @@ class Settings:
                     f"schedule_options: epoch {time:g} is not before the end of {counted(self.epochs, 'epoch')}: give "
                     "parts of the training (0.5), or more epochs"
                 )
-        unused = [name for name in WARMUP if name in self.schedule_options]
-        if unused and "warmup" not in unused:
+        unused = [name for name in ("warmup_factor", "warmup_mode") if name in self.schedule_options]
+        if unused and not warmup:
             raise ValueError(f"schedule_options: {unused[0]} is of a warmup, and there is none: give its time, warmup")
-
-    def _warmed(self, schedule: optim.Schedule, ramp: Mapping[str, Any], batches: int) -> optim.Schedule:
-        if self.schedule in ("onecycle", "plateau") or self.schedule_options.get("eta_min"):
-            raise ValueError(f"schedule {self.schedule!r} with these options takes no warmup: leave it out")
-        steps, factor = max(1, self._steps(ramp["warmup"], batches)), ramp["warmup_from"]
-        optimizer = schedule.optimizer
-        _known("warmup_shape", ramp["warmup_shape"], ["linear", "constant"])
-        if ramp["warmup_shape"] == "constant":
-            first: optim.LRScheduler = optim.ConstantLR(optimizer, factor, steps)
-        else:
-            first = optim.LinearLR(optimizer, factor, total_iters=steps)
-        assert isinstance(schedule, optim.LRScheduler)
-        return optim.ChainedScheduler([first, schedule])
 
     def _steps(self, time: float, batches: int) -> int:
         """Return a time in steps: epochs from 1 on, below that a part of the training."""
