@@ -8,6 +8,8 @@ best.safetensors               the weights of the best one (`best_epoch`); usabl
 training_state.safetensors     all it takes to go on: weights, optimizer, schedule, random streams, place
 result.json                    the end of the story: accuracy on the test images
 curves.png                     loss and accuracy by epoch, if matplotlib is there
+report.html                    the whole story as a page, written by the command line (`tinycnn.report`)
+tensorboard/                   the same numbers as event files, if they were asked for
 =============================  =====================================================================================
 
 **Whenever it is killed.**  ``training_state`` holds everything, so its rename commits an epoch; the other files
