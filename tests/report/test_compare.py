@@ -60,6 +60,16 @@ def test_runs_that_are_alike_are_told_apart_by_their_folders(tmp_path):
     assert compare.names_of([run(first), run(second), runs[0]]) == names
 
 
+def test_names_leave_room_for_the_curves(drawn, tmp_path):
+    changed = run(
+        tmp_path / "a", recipe="he, shortened: 10 % of the images, " + "schedule onecycle instead of multistep, " * 9
+    )
+    axes = drawn([changed, run(tmp_path / ("long " * 30))])
+    first, second = (text.get_text() for text in axes.get_legend().get_texts())
+    assert first == "he, shortened"
+    assert all(len(line) <= compare.LEGEND for line in second.splitlines())
+
+
 def test_names_are_no_mathematics(drawn, tmp_path):
     axes = drawn([run(tmp_path / r"$\frac$"), run(tmp_path / "b")])
     first = axes.get_legend().get_texts()[0]

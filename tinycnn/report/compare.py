@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from .story import Story
 COLOURS = ("#1f5fa8", "#c43a26", "#2e8b57", "#8e5ba6", "#c98a1b", "#4aa3b5", "#7a5c43", "#d16ba5")
 """Of the runs; the ninth begins anew."""
 FORMATS = (".png", ".svg", ".pdf")
+LEGEND = 60
+"""Letters of a name in a line of the legend."""
 
 
 def names_of(runs: Sequence[Story]) -> list[str]:
     """Return a name for each run: of its recipe, or else of its network; where two are alike, with their folder's.
 
-    Where these are alike, too, it is their whole path.
+    Where these are alike, too, it is their whole path.  Of a recipe that is not followed throughout it says "shortened"
+    or "changed", not how.
     """
-    short = [run.recipe or run.title for run in runs]
+    short = [run.recipe.split(":", 1)[0] if run.recipe else run.title for run in runs]
     long = [f"{name} ({run.folder.resolve().name})" for name, run in zip(short, runs, strict=True)]
     whole = [f"{name} ({run.folder})" for name, run in zip(short, runs, strict=True)]
     return [
@@ -53,7 +57,8 @@ def draw(runs: Sequence[Story], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
     for i, (run, name) in enumerate(zip(runs, names_of(runs), strict=True)):
-        _lines(axes, run, name.replace("$", r"\$"), COLOURS[i % len(COLOURS)])  # two would be mathematics
+        name = textwrap.fill(name, LEGEND).replace("$", r"\$")  # two would be mathematics
+        _lines(axes, run, name, COLOURS[i % len(COLOURS)])
     axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
     axes.set_title("validation error (dashed: training error)", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
