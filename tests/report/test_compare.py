@@ -44,6 +44,11 @@ def test_a_line_for_each_part_of_each_run(drawn, tmp_path):
     assert val.get_color() == train.get_color() != alone.get_color()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["lenet5 on mnist", "resnet20 on mnist"]
     assert imread(tmp_path / "a.png").shape[0] > 500
+    assert axes.get_title("left") == "validation error (dashed: training error)"
+
+
+def test_without_validation_the_title_promises_none(drawn, tmp_path):
+    assert drawn([run(tmp_path / "a", validation=False)]).get_title("left") == "training error"
 
 
 @pytest.mark.parametrize("name", ["a.svg", "a.pdf", "A.PNG"])

@@ -60,7 +60,8 @@ def draw(runs: Sequence[Story], path: Path) -> None:
         name = textwrap.fill(name, LEGEND).replace("$", r"\$")  # two would be mathematics
         _lines(axes, run, name, COLOURS[i % len(COLOURS)])
     axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
-    axes.set_title("validation error (dashed: training error)", loc="left")
+    validated = any(run.points("val_accuracy") for run in runs)
+    axes.set_title("validation error (dashed: training error)" if validated else "training error", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="#e6e6e6")
