@@ -202,6 +202,17 @@ PAPERS = [
 
 TWO_CORES = "two cores of a shared cloud machine (Xeon, AVX-512)"
 
+SHORT: dict[str, Any] = {
+    "batch_size": 128,
+    "optimizer": "nesterov",
+    "lr": 0.2,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "onecycle",
+    "schedule_options": {"pct_start": 0.25, "div_factor": 25.0, "cycle_momentum": False},
+}
+"""One cycle to a high learning rate and back, for few epochs."""
+
 CPU = [
     Recipe(
         "mnist-lenet5",
@@ -227,13 +238,7 @@ CPU = [
         {
             "model": "resnet20",
             "data": "fashion-mnist",
-            "batch_size": 128,
-            "optimizer": "nesterov",
-            "lr": 0.2,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": "onecycle",
-            "schedule_options": {"pct_start": 0.25, "div_factor": 25.0, "cycle_momentum": False},
+            **SHORT,
             "epochs": 6,
             "shift": 2,
             "augment": "flip",
@@ -248,13 +253,7 @@ CPU = [
         {
             "model": "resnet20",
             "data": "cifar10",
-            "batch_size": 128,
-            "optimizer": "nesterov",
-            "lr": 0.2,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": "onecycle",
-            "schedule_options": {"pct_start": 0.25, "div_factor": 25.0, "cycle_momentum": False},
+            **SHORT,
             "epochs": 10,
             "val_fraction": 0.1,
             **PADDED,
