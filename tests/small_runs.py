@@ -21,11 +21,15 @@ def rows(folder):
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
-def assert_equal_runs(a, b):
+def assert_equal_weights(a, b):
     for name in ("last", "best"):
         one, other = weights(a, name), weights(b, name)
         assert list(one) == list(other)
         assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def assert_equal_runs(a, b):
+    assert_equal_weights(a, b)
     assert rows(a) == rows(b)
     result_a, result_b = (json.loads((f / "result.json").read_text()) for f in (a, b))
     for key in ("test_accuracy", "test_loss", "val_accuracy", "best_epoch"):

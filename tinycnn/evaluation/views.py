@@ -85,21 +85,16 @@ class SingleView:
 
 
 @dataclass(frozen=True)
-class Mirrored:
+class Mirrored(SingleView):
     """Each image, or ``size``×``size`` pixels in its middle, and its mirror image.
 
     Raises:
         ValueError: images are smaller.
     """
 
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_size(self, self.size)
-
     def __call__(self, x: Array) -> Iterator[Array]:
         """Yield two batches."""
-        for view in SingleView(self.size)(x):
+        for view in super().__call__(x):
             yield view
             yield channels_last(_mirror(view))
 
