@@ -1,11 +1,13 @@
 """Settings of the whole suite."""
 
+import gc
 import os
 import signal
 
 import hypothesis
 import pytest
 import strict_cupy
+from small_tasks import still_alive, threads
 
 from tinycnn import backend, parallel
 
@@ -61,6 +63,15 @@ def in_time():
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """A test that leaves threads of a loader behind fails."""
+    before = threads()
+    yield
+    gc.collect()
+    assert not still_alive(threads() - before)
 
 
 @pytest.fixture
