@@ -39,6 +39,24 @@ def test_every_step_has_a_batch_of_its_own():
     assert next(batches, None) is None
 
 
+def test_the_wait_for_a_batch_is_noted_without_the_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loader.time, "perf_counter", lambda: now[0])
+
+    def batches():
+        for i in range(loader.STEPS):
+            now[0] += i  # so long does it take
+            yield np.zeros((2, 3, 32, 32), np.float32), np.array([0, 1])
+
+    def step():
+        now[0] += 100
+
+    training = loader.Training("resnet20", 2, batches())
+    monkeypatch.setattr(training, "step", step)
+    training.steps()
+    assert training.waits == list(range(loader.STEPS))
+
+
 def test_speeds_are_those_of_all_images():
     table = loader.decoding(quick=True)
     assert [(row["title"], row["workers"]) for row in table.rows[:3]] == [("decoded, 256×256", n) for n in (0, 1, 2)]
