@@ -69,9 +69,11 @@ def test_names_leave_room_for_the_curves(drawn, tmp_path):
     changed = run(
         tmp_path / "a", recipe="he, shortened: 10 % of the images, " + "schedule onecycle instead of multistep, " * 9
     )
-    axes = drawn([changed, run(tmp_path / ("long " * 30))])
-    first, second = (text.get_text() for text in axes.get_legend().get_texts())
+    alike = [run(tmp_path / ("long " * 30)), run(tmp_path / "b")]
+    axes = drawn([changed, *alike])
+    first, second, _ = (text.get_text() for text in axes.get_legend().get_texts())
     assert first == "he, shortened"
+    assert len(second) > 150
     assert all(len(line) <= compare.LEGEND for line in second.splitlines())
 
 
