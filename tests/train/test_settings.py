@@ -79,7 +79,7 @@ def test_times_are_epochs_or_parts_of_the_training():
     assert rates(2, schedule="step", epochs=4, schedule_options={"step_size": 2, "gamma": 0.5}) == [1] * 4 + [0.5] * 4
 
 
-def test_a_warm_up_multiplies():
+def test_a_warm_up_comes_first_and_leaves_the_milestones_where_they_are():
     chosen = {"schedule": "multistep", "epochs": 2}
     ramp = {"milestones": [0.5], "warmup": 0.25}
     constant = {**ramp, "warmup_factor": 0.5, "warmup_mode": "constant"}
