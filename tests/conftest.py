@@ -14,6 +14,12 @@ from tinycnn import backend, parallel
 # PyTorch, which is imported later, is to use one thread: several would go on spinning on cores that others need
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# what runs behind `nohup` or a shell's `&` ignores these; tests that send them want what a terminal has
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 hypothesis.settings.register_profile("tinycnn", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.register_profile("few", derandomize=True, deadline=None, max_examples=4)
 hypothesis.settings.register_profile(
