@@ -17,7 +17,6 @@ and narrow layers keep the arithmetic units waiting.  The example is the third b
 (Szegedy et al. 2015, "Going deeper with convolutions", table 1), well known from lectures on that paper.
 """
 
-import statistics
 import time
 
 import lab
@@ -38,17 +37,18 @@ def bottleneck(width: int) -> Layer:
     return Sequential(Conv2d(C, width, 1, rng=rng), ReLU(), Conv2d(width, O, 5, padding=2, rng=rng), ReLU())
 
 
-def milliseconds(model: Layer, images: int, repeats: int) -> float:
-    """The median time of a forward and a backward pass, for one image."""
+def milliseconds(nets: dict[int, Layer], images: int, turns: int) -> dict[int, float]:
+    """The least time of a forward and a backward pass of each, for one image; in turns, so that noise meets all."""
     x = rng.standard_normal((images, C, SIZE, SIZE), np.float32)
-    taken = []
-    for _ in range(repeats + 1):  # the first is for warming up
-        start = time.perf_counter()
-        y = model(x)
-        model.zero_grad()
-        model.backward(y)
-        taken.append(time.perf_counter() - start)
-    return 1000 * statistics.median(taken[1:]) / images
+    least = dict.fromkeys(nets, np.inf)
+    for _ in range(turns):
+        for width, model in nets.items():
+            start = time.perf_counter()
+            y = model(x)
+            model.zero_grad()
+            model.backward(y)
+            least[width] = min(least[width], 1000 * (time.perf_counter() - start) / images)
+    return least
 
 
 def without_bottlenecks(model: Layer, input_shape: tuple[int, ...]) -> tuple[int, int]:
@@ -64,16 +64,14 @@ def without_bottlenecks(model: Layer, input_shape: tuple[int, ...]) -> tuple[int
     return summary.macs, summary.macs + saved
 
 
-images, repeats = (4, 3) if options.quick else (32, 9)
 widths = (8, 16, 64, 192) if options.quick else (4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192)
-rows = {width: bottleneck(width) for width in widths}
-rows[0] = direct()
-macs, parameters, times = {}, {}, {}
+nets = {0: direct(), **{width: bottleneck(width) for width in widths}}
+times = milliseconds(nets, images=4, turns=3) if options.quick else milliseconds(nets, images=16, turns=25)
+macs, parameters = {}, {}
 print("bottleneck  multiply-adds  parameters  forward + backward, ms per image")
-for width, model in sorted(rows.items()):
+for width, model in nets.items():
     summary = model.summary((1, C, SIZE, SIZE))
     macs[width], parameters[width] = summary.macs, summary.parameters
-    times[width] = milliseconds(model, images, repeats)
     print(f"{width or 'none':>10}  {macs[width]:13,}  {parameters[width]:10,}  {times[width]:8.2f}")
 
 whole, wide = without_bottlenecks(models.create("googlenet_2014", initialize=False), (1, 3, 224, 224))
