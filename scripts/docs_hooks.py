@@ -1,26 +1,21 @@
 """What happens while the site is built.
 
-The API reference gets a page for each module of the package, the laboratory one for each experiment of examples/;
-formulas become MathML; and the finished pages are checked: they must open without any network, with no script, style,
-font or picture from another host.
+The API reference gets a page for each module of the package; formulas become MathML; and the finished pages are
+checked: they must open without any network, with no script, style, font or picture from another host.
 """
 
-import ast
 import functools
 import html
-import json
 import logging
 import os
 import re
-import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
 from latex2mathml import converter
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "tinycnn"
+PACKAGE = Path(__file__).parent.parent / "tinycnn"
 
 log = logging.getLogger("mkdocs.hooks.tinycnn")
 PARTS = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
@@ -41,29 +36,8 @@ def modules() -> dict[str, str]:
     return {".".join(p.parts): f"reference/{page}" for p, page in paths if p.name != "__main__"}
 
 
-def experiments() -> dict[str, str]:
-    """The page of each experiment of which there is a result, by the name of its script."""
-    found = json.loads((ROOT / "docs/laboratory/results.json").read_text(encoding="utf-8"))
-    return {name: experiment(name, result) for name, result in found.items()}
-
-
-def experiment(name: str, result: dict) -> str:
-    """What it is about, what came out, and how it is done: its docstring, its words, its figure, its source."""
-    source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
-    title, _, about = ast.get_docstring(ast.parse(source)).partition("\n")
-    said = textwrap.indent(result["said"], "    ")
-    return (
-        f"# {title.rstrip('.')}\n\n{about.strip()}\n\n## What came out\n\n![Figure of {name}]({name}.png)\n\n"
-        f"{said}\n\nIt took {result['seconds']} s on two cores.\n\n"
-        f"## The script\n\n`python examples/{name}.py`\n\n```python\n{source}```\n"
-    )
-
-
 def on_config(config, **_):
-    """A list of all experiments in its place, and as the last entry of the navigation a tree of all modules."""
-    for entry in config.nav:
-        if "Laboratory" in entry:
-            entry["Laboratory"] += [f"laboratory/{name}.md" for name in experiments()]
+    """The last entry of the navigation, a tree of all modules."""
     tree: dict = {}
     for name, page in modules().items():
         room, inner = tree, name.split(".")[1:]
@@ -86,8 +60,6 @@ def branch(tree: dict) -> list:
 def on_files(files, config, **_):
     for name, page in modules().items():
         files.append(File.generated(config, page, content=f"::: {name}\n"))
-    for name, page in experiments().items():
-        files.append(File.generated(config, f"laboratory/{name}.md", content=page))
     return files
 
 
