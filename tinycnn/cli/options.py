@@ -111,6 +111,10 @@ Algorithms = Annotated[
 Device = Annotated[str | None, _option(RUN, help="cpu, cuda or auto. [default: cpu]")]
 Threads = Annotated[int | None, _option(RUN, help="CPU threads; results do not depend on it. [default: all cores]")]
 Workers = Annotated[int, _option(RUN, min=0, help="Threads that prepare batches ahead; results do not depend on it.")]
+Record = Annotated[
+    int | None,
+    _option(RUN, metavar="STEPS", help="At so many steps, record what tinycnn explain shows; 0: none. [default: 24]"),
+]
 SaveEvery = Annotated[int | None, _option(RUN, metavar="BATCHES", help="Save the state within epochs too.")]
 Out = Annotated[
     Path | None, _option(RUN, parser=folder, metavar="PATH", help="Run folder. [default: runs/MODEL-DATA-TIME]")

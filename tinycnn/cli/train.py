@@ -57,6 +57,7 @@ def train(
     threads: o.Threads = None,
     workers: o.Workers = 0,
     save_every: o.SaveEvery = None,
+    record: o.Record = None,
     out: o.Out = None,
     resume: o.Resume = None,
     dry_run: o.DryRun = False,
@@ -76,7 +77,7 @@ def train(
     chosen |= {"clip_norm": clip_norm, "precision": precision, "shift": shift, "augment": augment, "mix": mix}
     chosen |= {"normalize": normalize, "val_fraction": val_fraction, "weight_decay": weight_decay, "seed": seed}
     chosen |= {"label_smoothing": label_smoothing, "ema": ema, "patience": patience, "save_every": save_every}
-    chosen |= {"recompute_statistics": recompute_statistics, "algorithms": algorithms}
+    chosen |= {"recompute_statistics": recompute_statistics, "algorithms": algorithms, "record": record}
     place = _Place(device, None if data_dir is None else str(data_dir), workers)
     with bad_input(options=(*chosen, "epochs", "threads")):
         if threads is not None:
@@ -110,11 +111,13 @@ class _Place(NamedTuple):
 def _settings(given: dict[str, Any], tune: bool) -> Any:
     """Return the settings: a recipe's, or the defaults, with what is given in their place."""
     from ..train import Settings, recipes
+    from ..train.recorder import COUNT
 
     if "algorithms" in given:
         if tune:
             raise CommandError("--tune cannot be given with --algorithms: measure, or take what another run measured")
         given = given | {"algorithms": _recorded(given["algorithms"])}
+    given.setdefault("record", COUNT)
     name = given.pop("recipe", None)
     return Settings.choose(**given) if name is None else recipes.find(name).settings(**given)
 
@@ -295,7 +298,7 @@ def _regimen_words(settings: Any) -> list[str]:
     """Name what is not as it would be without being asked for."""
     from ..train.recipes import word
 
-    left_out = ("algorithms", "recipe", "save_every")
+    left_out = ("algorithms", "recipe", "save_every", "record")
     usual = {
         f.name: f.default for f in fields(settings) if f.default is not MISSING or f.default_factory is not MISSING
     }

@@ -9,6 +9,7 @@ from .features import Features, load_features, save_features
 from .lr_range import LRRange, lr_range_test
 from .measure import evaluate
 from .memory import OutOfMemoryError
+from .recorder import Recorder, Records, read_records, spread
 from .run import Run
 from .settings import Settings
 from .sums import Sums
@@ -24,6 +25,8 @@ __all__ = [
     "LRRange",
     "NonFiniteError",
     "OutOfMemoryError",
+    "Recorder",
+    "Records",
     "Row",
     "Run",
     "SaveEvery",
@@ -37,7 +40,9 @@ __all__ = [
     "load_features",
     "load_into",
     "lr_range_test",
+    "read_records",
     "recompute_statistics",
     "save",
     "save_features",
+    "spread",
 ]

@@ -29,6 +29,8 @@ from .settings import Settings
 
 EVALUATION_BATCH = 256
 """Fixed, so that an accuracy measured again is the same number."""
+WATCHED = 64
+"""Images of `Images.watched`."""
 LARGE = 4 << 30
 """Bytes of decoded photographs that are not kept in memory any more."""
 FOLDERS = ("imagefolder", "hymenoptera")
@@ -73,6 +75,7 @@ class Images:
 
     Attributes:
         training, validation, test: loaders; validation is None if nothing is set aside.
+        watched: a loader of the first few images of the validation part, or else of the training images as they are.
         num_classes, channels: of the dataset.
         preprocessing: how images become inputs, for a checkpoint's metadata: all that ``predict`` and ``eval`` need.
         learnt: the arrays that belong to it (`normalization`).
@@ -82,6 +85,7 @@ class Images:
     training: Loader
     validation: Loader | None
     test: Loader
+    watched: Loader
     num_classes: int
     channels: int
     preprocessing: dict[str, Any]
@@ -119,6 +123,7 @@ def open_images(settings: Settings, device: str, data_dir: str | None, workers: 
         training=make(train, training=True),
         validation=None if held_out is None else make(held_out),
         test=make(test),
+        watched=make(_first(train if held_out is None else held_out)),
         num_classes=published.num_classes,
         channels=published.shape[0],
         preprocessing=preprocessing(published, size, settings.normalize),
@@ -171,6 +176,10 @@ def _check_classes(fraction: float, published: Any, train: Any) -> None:
     before, after = (np.bincount(d.labels, minlength=published.num_classes) for d in (published, train))
     if lost := [published.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]:
         raise ValueError(f"fraction {fraction:g} of {len(published):,} images leaves none of {some(lost)}: take more")
+
+
+def _first(part: Any) -> Any:
+    return part.subset(np.arange(min(len(part), WATCHED)))
 
 
 def fitted(part: Any, size: Any) -> Any:

@@ -30,7 +30,7 @@ TRAINING_IMAGES = {
     "digits": 1_438,
 }
 """How many a dataset has."""
-NOT_DEVIATING = ("recipe", "seed", "algorithms", "save_every")
+NOT_DEVIATING = ("recipe", "seed", "algorithms", "save_every", "record")
 """Settings that a recipe leaves open."""
 DEPENDENT = {
     "optimizer": ("lr", "momentum", "weight_decay", "optimizer_options"),

@@ -8,6 +8,7 @@ best.safetensors               the weights of the best one (`best_epoch`); usabl
 training_state.safetensors     all it takes to go on: weights, optimizer, schedule, random streams, place
 result.json                    the end of the story: accuracy on the test images
 curves.png                     loss and accuracy by epoch, if matplotlib is there
+records.safetensors            what it looked like on the way, for ``tinycnn explain`` (`recorder`)
 report.html                    the whole story as a page, written by the command line (`tinycnn.report`)
 tensorboard/                   the same numbers as event files, if they were asked for
 =============================  =====================================================================================
@@ -19,8 +20,7 @@ are written before it.  A run killed between them goes back to the state and wri
 looked at once, at the end, with the weights of that epoch.  What differs from a recipe is named in config.json and
 result.json (`recipes.describe`).
 
-**Averages.**  Where the settings want an average of the weights (``ema``), the two files of weights hold it, and it is
-what is measured.
+**Averages.**  Where the settings want an average of the weights (``ema``), it is what is measured and kept.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from .callbacks import Callback, EarlyStopping, SaveEvery
 from .checkpoint import WEIGHTS, CheckpointError
 from .folder import CONFIG, METRICS, RESULT, STATE, must_be_empty, read_config, read_result, read_state, write_state
 from .images import EVALUATION_BATCH, difference, open_images
+from .recorder import recorder_of
 from .settings import Settings
 from .trainer import Row, Trainer, evaluate
 
@@ -108,6 +109,8 @@ class Run:
         s, found = self.settings, list[Callback]()
         if s.patience is not None:  # the best weights are in a file
             found.append(EarlyStopping(s.patience, restore_best=False))
+        if s.record:
+            found.append(recorder_of(self))
         if s.save_every:
             found.append(SaveEvery(self._save_within, batches=s.save_every))
         return found
@@ -278,7 +281,7 @@ class Run:
     def _check_settings(self, path: Path, saved: dict[str, Any]) -> None:
         ours, theirs = self.settings.to_dict(), _as_now(saved)
         for name in ours:
-            if name not in ("epochs", "save_every") and ours[name] != theirs.get(name):
+            if name not in ("epochs", "save_every", "record") and ours[name] != theirs.get(name):
                 raise CheckpointError(
                     f"{path}: its {name} was {theirs.get(name)!r}, config.json says {ours[name]!r}: "
                     "these files are not of one run"

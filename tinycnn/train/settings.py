@@ -64,6 +64,7 @@ class Settings:
         patience: epochs without a better validation loss after which training ends early; None for never.
         recompute_statistics: take BatchNorm's means and variances from a pass over the training images at the end.
         save_every: save the state every so many batches too, not only after epochs; 0 for no.
+        record: steps at which what there is to see is written down for ``tinycnn explain`` (`recorder`); 0 for none.
         optimizer_options: further hyper-parameters (``nesterov``, ``alpha``, ``eps`` …).
         schedule_options: arguments of the schedule, times as parts of the training (0.5) or epochs (60), and of its
             warm-up: see `make_schedule`.
@@ -100,6 +101,7 @@ class Settings:
     patience: int | None = None
     recompute_statistics: bool = False
     save_every: int = 0
+    record: int = 0
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     schedule_options: dict[str, Any] = field(default_factory=dict)
     model_options: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +124,9 @@ class Settings:
     def _check_types(self) -> None:
         kinds: dict[str, tuple[Any, str]] = {
             **dict.fromkeys(("model", "data", "optimizer", "schedule", "normalize", "precision"), (str, "a name")),
-            **dict.fromkeys(("epochs", "batch_size", "shift", "seed", "accumulate", "save_every"), (int, "an integer")),
+            **dict.fromkeys(
+                ("epochs", "batch_size", "shift", "seed", "accumulate", "save_every", "record"), (int, "an integer")
+            ),
             **dict.fromkeys(
                 ("lr", "weight_decay", "val_fraction", "fraction", "label_smoothing"), (NUMBER, "a number")
             ),
@@ -165,6 +169,7 @@ class Settings:
             (self.ema is None or 0 < self.ema < 1, "ema", "lie between 0 and 1"),
             (self.patience is None or self.patience >= 1, "patience", "be at least 1"),
             (self.save_every >= 0, "save_every", "be at least 0"),
+            (self.record >= 0, "record", "be at least 0"),
             (type(self.recompute_statistics) is bool, "recompute_statistics", "be true or false"),
         ):
             if not ok:

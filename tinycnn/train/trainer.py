@@ -78,6 +78,8 @@ class Trainer:
         epoch: epochs finished.
         batch: batches done of the one under way.
         sums: of the one under way.
+        loss: of the last batch, where the network is; None before the first.  The next step may overwrite it.
+        batches_per_epoch: None before `fit`.
         history: a `Row` for each epoch finished.
         captured: does the steps.
         stopping: whether `stop` was called, and `fit` has not returned since.
@@ -127,7 +129,8 @@ class Trainer:
             precision=precision,
         )
         self._epochs: int | None = None
-        self._batches_per_epoch: int | None = None
+        self.batches_per_epoch: int | None = None
+        self.loss: Array | None = None
         self._device = device_of(optimizer.flat.data)
         self._check_every = 1 if self._device == CPU else CHECK_EVERY
         model.require_dx(False)
@@ -221,12 +224,12 @@ class Trainer:
         """Raise ValueError if what was to be measured cannot be, or the place is one in another data set's epoch."""
         if validation is None and self.monitor not in ("val_loss", "train_loss", "train_accuracy"):
             raise ValueError(f"monitor is {self.monitor!r}: give fit a validation loader to measure it on")
-        if self.batch and self._batches_per_epoch not in (None, len(loader)):
+        if self.batch and self.batches_per_epoch not in (None, len(loader)):
             raise ValueError(
-                f"this training was stopped after batch {self.batch} of {self._batches_per_epoch} of an epoch, and "
+                f"this training was stopped after batch {self.batch} of {self.batches_per_epoch} of an epoch, and "
                 f"the loader has {len(loader)} batches: go on with the data set and the batch size that it began with"
             )
-        self._batches_per_epoch = len(loader)
+        self.batches_per_epoch = len(loader)
 
     def _train_epoch(self, loader: Batches) -> None:
         self.model.train()
@@ -238,7 +241,7 @@ class Trainer:
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
         with quiet, opened(loader, self.epoch, self.batch, lambda: self.captured.inputs) as batches:
             for x, y in batches:
-                self.step(x, y, last=self.batch + 1 == len(loader))
+                self.loss, _ = self.step(x, y, last=self.batch + 1 == len(loader))
                 self.sums.add_batch(y)
                 self.batch += 1
                 if self.batch == len(loader):
@@ -343,7 +346,7 @@ class Trainer:
             "random": {path: [int(v) for v in state] for path, state in self.model.random_state().items()},
             "epoch": self.epoch,
             "batch": self.batch,
-            "batches_per_epoch": self._batches_per_epoch,
+            "batches_per_epoch": self.batches_per_epoch,
             "waiting": self.captured.state_dict(),
             "sums": self.sums.state(),
             "seconds": self.seconds,
@@ -369,7 +372,7 @@ class Trainer:
             restore_frozen(self.model, state["frozen"])
         self.model.set_random_state(state["random"])
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
-        self._batches_per_epoch, self.ended = state.get("batches_per_epoch"), state.get("ended")
+        self.batches_per_epoch, self.ended = state.get("batches_per_epoch"), state.get("ended")
         self.captured.load_state_dict(state.get("waiting"))
         self.sums.set(state["sums"])
         self.history = list(state["history"])
