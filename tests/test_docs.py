@@ -2,13 +2,16 @@
 
 import doctest
 import re
+import shlex
 import textwrap
 from pathlib import Path
 
 import pytest
 import typer
 
+from tinycnn import layers, losses, models, optim
 from tinycnn.cli import app
+from tinycnn.contract import CASES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -54,17 +57,42 @@ def test_blocks_are_of_known_kinds(path):
     assert not [code for language, code, _ in found if language != "pycon" and ">>>" in code]
 
 
+def commands(path):
+    """The lines of a page's ``sh`` blocks, each as its words; without what is behind a #."""
+    shown = "".join(code for language, code, _ in blocks(path.read_text(encoding="utf-8")) if language == "sh")
+    return [words for line in shown.splitlines() if (words := shlex.split(line, comments=True))]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
 def test_commands_are_there(path):
-    """The commands of ``tinycnn`` and their options, by name."""
-    commands = typer.main.get_command(app).commands
-    shown = [code for language, code, _ in blocks(path.read_text(encoding="utf-8")) if language == "sh"]
-    for line in "".join(shown).splitlines():
-        name, *words = line.partition("#")[0].replace("uv run ", "").split() or [""]
+    """The commands of ``tinycnn`` and their options, by name, and what is to be explained."""
+    known = typer.main.get_command(app).commands
+    for name, *words in commands(path):
         if name == "tinycnn" and words:
-            assert words[0] in commands, line
-            known = {option for parameter in commands[words[0]].params for option in parameter.opts}
-            assert {word for word in words[1:] if word.startswith("-")} <= known | {"--help"}, line
+            assert words[0] in known, words
+            options = {option for parameter in known[words[0]].params for option in parameter.opts}
+            assert {word for word in words[1:] if word.startswith("-")} <= options | {"--help"}, words
+            if words[0] == "explain":
+                assert words[1:2] == [] or words[1] in {*CASES, *models.names(), "runs/NAME"}, words
+
+
+def test_every_derivation_says_how_to_see_its_layers():
+    """But those of what is not in a pass: weights to start from, rates, and what is done with gradients."""
+    apart = {"initialization", "schedules", "clipping_averaging_scaling", "squared_and_binary"}
+    for path in sorted((DOCS / "derivations").glob("*.md")):
+        found = [words for words in commands(path) if words[:2] == ["tinycnn", "explain"]]
+        assert bool(found) != (path.stem in apart), path.stem
+
+
+def test_every_layer_loss_optimizer_and_schedule_is_derived():
+    """Each public name stands on some page as it is written in a program: in code, not in passing."""
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DOCS / "derivations").glob("*.md")))
+    code = " ".join(re.findall(r"`[^`\n]+`", pages)) + " ".join(code for _, code, _ in blocks(pages))
+    bases = layers.Layer, losses.Loss, optim.Optimizer, optim.LRScheduler
+    public = [vars(room)[name] for room in (layers, losses, optim) for name in room.__all__]
+    derived = {o.__name__ for o in public if isinstance(o, type) and issubclass(o, bases) and o not in bases}
+    assert len(derived) > 60
+    assert not {name for name in derived if not re.search(rf"\b{name}\b", code)}
 
 
 def test_a_wrong_number_is_noticed():
