@@ -165,7 +165,7 @@ def loader_for(
         options = {**options, "size": size, "shorter": max(scales)}
     published = load(name, "train" if split == "validation" else split, data_dir, **options)
     dataset = _split(trained, published, split)
-    _check(trained, dataset)
+    check_fits(trained, dataset)
     dataset = fitted(dataset, size)
     return for_evaluation(dataset, trained.scale, normalize, device_of(trained.like)), dataset
 
@@ -182,7 +182,8 @@ def _split(trained: Trained, dataset: Any, split: str) -> Any:
     return divide(dataset, settings.get("fraction", 1), settings["val_fraction"], settings["seed"])[1]
 
 
-def _check(trained: Trained, dataset: Any) -> None:
+def check_fits(trained: Trained, dataset: Any) -> None:
+    """Raise ValueError if a dataset's images have other channels than the network takes, or other classes."""
     C, K = trained.architecture["in_channels"], len(trained.how["classes"])
     if dataset.shape[0] != C or dataset.num_classes != K:
         raise ValueError(

@@ -17,6 +17,8 @@ only in the strip, with their shapes and norms.
 pixel, the gradient of one weight, p − y.  The recorded number stands beside it, so that a reader sees that they agree;
 nothing else is computed there but colours and means.
 
+**How it was learnt** (`training`).  Of a run that was recorded, a slider goes through the steps of its training.
+
 **What proves a layer** (`check`).  The gradient checker of this package runs in float64 on each layer by itself, at the
 input that was recorded.  **What it says** (`source`) are its own docstring and its own lines, read from the package.
 
@@ -26,6 +28,7 @@ The page is plain HTML, CSS and JavaScript: no framework, no build step, no netw
 
 from .page import write
 from .record import Visit, record
-from .study import Study, study_layer, study_network
+from .study import ROOM, Example, Study, study_layer, study_network
+from .training import training_of
 
-__all__ = ["Study", "Visit", "record", "study_layer", "study_network", "write"]
+__all__ = ["ROOM", "Example", "Study", "Visit", "record", "study_layer", "study_network", "training_of", "write"]

@@ -11,13 +11,14 @@ from ..files import write_bytes
 from .study import Study
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "maps.js", "words.js", "conv.js", "small.js", "joins.js", "app.js")
+SCRIPTS = ("data.js", "maps.js", "words.js", "conv.js", "small.js", "joins.js", "app.js", "training.js")
 """In the order in which they need each other."""
 
 
 def page(study: Study) -> str:
     """Return the page as text."""
     data = {**study.data, "notes": study.notes, "arrays": study.store.places, "groups": study.store.groups}
+    data["training"] = study.training
     # a "<" could end the script; "\\u003c" is the same to JSON
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {

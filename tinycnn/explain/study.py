@@ -39,21 +39,34 @@ class Study:
         data: everything but arrays, ready for JSON; arrays appear as numbers of ``store``.
         store: the arrays.
         notes: what the reader should know about it: the mode, what was left out and why.
+        training: what its training looked like on the way (`training_of`).
+        said: what whoever asked for the page should know, beside the notes.
     """
 
     data: dict[str, Any]
     store: Store
     notes: list[str] = field(default_factory=list)
+    training: dict[str, Any] | None = None
+    said: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image: x (1, C, H, W), the number of its true class, what it is called, and whose loss is sent back first."""
+    """An image to be sent through a network.
+
+    Attributes:
+        x: (1, C, H, W).
+        label: the number of its true class.
+        name: what it is called.
+        target: whose loss is sent back first, if not its own class's.
+        notes: what the reader should know of it.
+    """
 
     x: Array
     label: int
     name: str
     target: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> int:
@@ -106,6 +119,8 @@ def study_network(
     study = builder.build(lambda i, p: _likely(examples[i].first, p))
     mode = "training: normalisations use the statistics of this one image, dropout draws a mask"
     study.notes.insert(0, f"Layers behave as in {mode if training else 'evaluation'}.")
+    study.notes += (said := [note for example in examples for note in example.notes])
+    study.said += said
     study.data |= {"title": title, "classes": list(classes), "loss": "softmax cross-entropy"}
     return study
 
@@ -162,6 +177,7 @@ class _Builder:
         self.layers = [layer for layer in self.first if is_drawn(layer)]
         self.wanted = self._wanted(patterns)
         self.notes: list[str] = []
+        self.told: list[str] = []
 
     def _wanted(self, patterns: Sequence[str]) -> list[int]:
         paths = [layer.path for layer in self.layers]
@@ -192,7 +208,7 @@ class _Builder:
                 break
             if is_new:
                 samples.append(sample)
-        return Study(self._data(samples), self.store, self.notes)
+        return Study(self._data(samples), self.store, self.notes, said=self.told)
 
     def _further(self, classes_of: Callable[[int, list[float]], list[int]]) -> Iterator[tuple[int, int, bool]]:
         """Yield (image, class, whether the image is a new one) of all passes but the first."""
@@ -222,10 +238,11 @@ class _Builder:
         store = Store(3)
         self._put_all(store, sorted(chosen))
         store.close()
-        self.notes.append(
+        self.told.append(
             f"The network is too large to embed whole: {len(chosen)} of {len(self.layers)} layers are shown with their "
             "numbers, the smallest ones. --layer NAME chooses others."
         )
+        self.notes += self.told
         return store, sorted(chosen)
 
     def _numbers(self, i: int) -> int:

@@ -248,7 +248,7 @@ function drawDepth() {
     const low = Math.floor(Math.min(...logs)), high = Math.max(Math.ceil(Math.max(...logs)), low + 1);
     const step = (width - left) / Math.max(values.length, 1), y = (v) => 20 + ((high - Math.log10(v)) / (high - low)) * (height - bottom - 20);
     const bars = values.map((v, i) => v > 0 ? `<rect x="${left + i * step + step * 0.15}" y="${y(v)}" width="${step * 0.7}" height="${height - bottom - y(v)}" fill="var(--${i === state.layer ? "mark" : "warm"})" data-layer="${i}"><title>${escaped(study.layers[i].path)}: ${show(v)}</title></rect>` : "");
-    const lines = Array.from({ length: high - low + 1 }, (_, k) => low + k).map((e) => `<line x1="${left}" x2="${width}" y1="${y(10 ** e)}" y2="${y(10 ** e)}" stroke="var(--line)"/><text x="${left - 6}" y="${y(10 ** e) + 4}" text-anchor="end">10^${e}</text>`);
+    const lines = Array.from({ length: high - low + 1 }, (_, k) => low + k).map((e) => `<line x1="${left}" x2="${width}" y1="${y(10 ** e)}" y2="${y(10 ** e)}" stroke="var(--line)"/><text x="${left - 6}" y="${y(10 ** e) + 4}" text-anchor="end">10${raised(e)}</text>`);
     return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}"><text x="${left}" y="11">${title}</text>${lines.join("")}${bars.join("")}
       <text x="${left}" y="${height - 6}">input</text><text x="${width}" y="${height - 6}" text-anchor="end">loss</text></svg>`;
   }).join("");
@@ -256,12 +256,15 @@ function drawDepth() {
 
 // ---- begin -----------------------------------------------------------------------------------------------------
 
-byId("notes").innerHTML = [...study.notes, `Arrays are embedded as ${study.precision}.`].map((note) => `<p>${escaped(note)}</p>`).join("");
-byId("chart").addEventListener("click", (event) => event.target.dataset.layer && open(Number(event.target.dataset.layer)));
-drawChoices();
-drawStrip();
-dark.addEventListener("change", () => choose(state.sample, state.label));
-decodeAll().then(() => {
-  choose(0, null);
-  document.body.dataset.ready = "yes";
-});
+function begin() {
+  byId("notes").innerHTML = [...study.notes, `Arrays are embedded as ${study.precision}.`].map((note) => `<p>${escaped(note)}</p>`).join("");
+  byId("chart").addEventListener("click", (event) => event.target.dataset.layer && open(Number(event.target.dataset.layer)));
+  drawChoices();
+  drawStrip();
+  dark.addEventListener("change", () => choose(state.sample, state.label));
+  decodeAll().then(async () => {
+    choose(0, null);
+    if (training) await openTraining();
+    document.body.dataset.ready = "yes";
+  });
+}

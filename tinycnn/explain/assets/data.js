@@ -4,11 +4,15 @@
 const study = JSON.parse(document.getElementById("data").textContent);
 let groups = [];
 
-async function decodeGroup(text) {
+async function inflated(text) {
   const raw = atob(text), bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const planes = new Uint8Array(await new Response(inflated).arrayBuffer());
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+
+async function decodeGroup(text) {
+  const planes = new Uint8Array(await inflated(text));
   const n = planes.length / study.kept, bits = new Uint32Array(n);
   for (let k = 0; k < study.kept; k++) {
     const plane = planes.subarray(k * n, (k + 1) * n), shift = 24 - 8 * k;
@@ -54,6 +58,9 @@ function show(v) {
   const text = a >= 1e5 || a < 1e-4 ? v.toExponential(DIGITS - 2) : Number(v.toPrecision(DIGITS)).toString();
   return text.replaceAll("-", "−").replace("e+", "e");
 }
+
+// An exponent: −12 as ⁻¹².
+const raised = (e) => [...String(e)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
 
 function escaped(text) {
   return String(text).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);

@@ -1,0 +1,176 @@
+"""The slider over a training: what is embedded, what is left out, and what a browser then shows at each step."""
+
+import base64
+import json
+import time
+import zlib
+
+import numpy as np
+import pytest
+from headless import chromium, visit
+from small_runs import settings
+
+from tinycnn import models
+from tinycnn.explain import study_network, training_of, write
+from tinycnn.explain.study import Example
+from tinycnn.train import Run, read_records
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = Run.new(settings(epochs=2, record=9), tmp_path_factory.mktemp("run") / "a")
+    run.fit()
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    x = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
+    study = study_network(models.create("lenet5"), [Example(x, 3, "noise")], "0123456789", "run", checks=False)
+    study.training = training_of(run)
+    path = write(study, tmp_path_factory.mktemp("page") / "run.html")
+    with chromium() as browser, visit(browser, path) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        yield page
+
+
+def pictures_in(found):
+    """Undo what the page undoes."""
+    content = np.frombuffer(zlib.decompress(base64.b64decode(found["bytes"])), np.int8)
+    first, arrays = 0, {}
+    for one in found["pictures"]:
+        shape = (len(found["steps"]), *one["shape"])
+        arrays[one["name"]] = content[first : first + np.prod(shape)].reshape(shape)
+        first += int(np.prod(shape))
+    assert first == len(content)
+    return arrays
+
+
+def test_numbers_and_pictures_are_the_records(run):
+    records, found = read_records(run), training_of(run)
+    json.dumps(found, allow_nan=False)
+    assert found["steps"] == records.arrays["steps"].tolist()
+    assert found["batch_loss"][0] is None
+    np.testing.assert_allclose(found["p"], records.arrays["p"], rtol=1e-5)
+    assert list(pictures_in(found)) == ["filters/conv1", "maps/conv1", "filters/conv2", "maps/conv2"]
+    for name, array in pictures_in(found).items():
+        np.testing.assert_array_equal(array, records.arrays[name])
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert found["validation"] == [[21, rows[0]["val_loss"]], [42, rows[1]["val_loss"]]]
+
+
+def test_where_room_is_short_steps_are_left_out(run):
+    whole = training_of(run)
+    some = training_of(run, room=len(whole["bytes"]) // 2)
+    assert some["steps"][0] == 0
+    assert some["steps"][-1] == 42
+    assert 2 <= len(some["steps"]) < len(whole["steps"])
+    assert some["left_out"] == len(whole["steps"]) - len(some["steps"])
+    records = read_records(run)
+    kept = np.isin(records.arrays["steps"], some["steps"])
+    for name, array in pictures_in(some).items():
+        np.testing.assert_array_equal(array, records.arrays[name][kept])
+
+
+def test_what_was_not_recorded(run, tmp_path):
+    assert training_of(tmp_path) is None
+    assert training_of(run / "last.safetensors") is None
+
+
+def number(text):
+    return float(text.replace("−", "-").rstrip(" %"))
+
+
+def test_every_step_shows_its_numbers(page, run):
+    records = read_records(run).arrays
+    page.locator("#step").focus()
+    page.keyboard.press("Home")
+    for t, step in enumerate(records["steps"]):
+        assert f"step {step}, epoch {step / 21:.1f}" in page.inner_text("#when")
+        for image in (0, 1):
+            page.select_option("#watched", str(image))
+            shown = [number(text) for text in page.locator("#bars output").all_inner_texts()]
+            np.testing.assert_allclose(shown, 100 * records["p"][t, image], atol=0.051)
+            assert number(page.inner_text("#loss-then")) == pytest.approx(records["loss"][t, image], rel=1e-4)
+        norms = page.eval_on_selector_all("#gradients rect", "all => all.map((bar) => Number(bar.dataset.norm))")
+        if step == 0:
+            assert page.locator("#batch-loss").count() == 0
+            assert norms == []
+            assert "before the first batch" in page.inner_html("#gradients")
+        else:
+            assert number(page.inner_text("#batch-loss")) == pytest.approx(records["batch_loss"][t], rel=1e-4)
+            np.testing.assert_allclose(norms, records["gradients"][t], rtol=1e-5)
+            heights = page.eval_on_selector_all("#gradients rect", "all => all.map((bar) => bar.height.baseVal.value)")
+            assert np.array_equal(np.argsort(heights), np.argsort(norms))
+        page.locator("#step").focus()
+        page.keyboard.press("ArrowRight")
+    assert page.input_value("#step") == str(len(records["steps"]) - 1)
+
+
+def pixels(page, picture, left, size):
+    """A square of a picture, from its upper edge, read off a copy: reading often off one that is drawn makes it slow."""
+    code = """([picture, left, size]) => {
+        const copy = document.createElement("canvas").getContext("2d");
+        copy.drawImage(document.querySelector(`[data-picture="${picture}"]`), -left, 0);
+        return [...copy.getImageData(0, 0, size, size).data];
+    }"""
+    return np.reshape(page.evaluate(code, [picture, left, size]), (size, size, 4))
+
+
+def test_a_filter_is_painted_as_it_was(page, run):
+    """The first tile of conv1, cell by cell: blue below 0, orange above, the stronger the larger."""
+    records = read_records(run).arrays
+    for t in (0, len(records["steps"]) - 1):
+        page.evaluate(f"showMoment({t})")
+        rgb = pixels(page, 0, 0, 5)
+        w = records["filters/conv1"][t, 0, 0].astype(float)
+        redder = rgb[..., 0] - rgb[..., 2].astype(float)
+        strong = np.abs(w) > 12
+        assert np.array_equal(redder[strong] > 3, w[strong] > 0)
+        above = w > 0
+        assert np.corrcoef(np.sqrt(w[above]), redder[above])[0, 1] > 0.99
+
+
+def test_a_map_is_that_of_the_image_and_the_step(page, run):
+    records = read_records(run).arrays
+    spans = {name: (records[f"{name}/scale"].max()) for name in ("maps/conv1",)}
+    for t, image in ((1, 0), (len(records["steps"]) - 1, 1)):
+        page.select_option("#watched", str(image))
+        page.evaluate(f"showMoment({t})")
+        rgb = pixels(page, 1, 29, 28)
+        a = records["maps/conv1"][t, image, 1].astype(float) * records["maps/conv1/scale"][t] / spans["maps/conv1"]
+        redder = rgb[..., 0] - rgb[..., 2].astype(float)
+        assert np.corrcoef(np.sign(a) * np.sqrt(np.abs(a)), redder)[0, 1] > 0.97
+
+
+def test_the_curve_and_the_buttons(page, run):
+    steps = read_records(run).arrays["steps"]
+    box = page.locator("#loss-curve svg").bounding_box()
+    page.mouse.click(box["x"] + 3, box["y"] + 60)
+    assert page.input_value("#step") == "0"
+    page.mouse.click(box["x"] + box["width"] - 4, box["y"] + 60)
+    assert page.input_value("#step") == str(len(steps) - 1)
+    marker = page.get_attribute("#marker", "x1")
+    page.click("#play")  # from the beginning, as this is the end
+    assert page.input_value("#step") == "0"
+    deadline = time.monotonic() + 30
+    while page.input_value("#step") < "2" and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    page.click("#play")
+    assert int(page.input_value("#step")) >= 2
+    assert page.inner_text("#play") == "▶ play"
+    assert float(page.get_attribute("#marker", "x1")) < float(marker)
+
+
+def test_the_slider_is_quick(page, run):
+    """What a step costs, painted and laid out: the median, as the machine may be busy."""
+    times = page.evaluate(
+        """() => [...Array(9).keys()].map((t) => {
+             const start = performance.now();
+             byId("step").value = t;
+             byId("step").dispatchEvent(new Event("input"));
+             document.body.getBoundingClientRect();
+             return performance.now() - start;
+           })"""
+    )
+    assert np.median(times) < 100
