@@ -108,7 +108,7 @@ def test_every_step_shows_its_numbers(page, run):
 
 
 def pixels(page, picture, left, size):
-    """A square of a picture, from its upper edge, read off a copy: reading often off one that is drawn makes it slow."""
+    """A square of a picture, from its upper edge, read off a copy: Chromium warns of reading one that is drawn."""
     code = """([picture, left, size]) => {
         const copy = document.createElement("canvas").getContext("2d");
         copy.drawImage(document.querySelector(`[data-picture="${picture}"]`), -left, 0);
