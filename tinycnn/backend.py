@@ -139,7 +139,11 @@ def is_device_array(x: object) -> bool:
 
 
 def array_module(x: object) -> ModuleType:
-    """Return ``cupy`` for a CuPy array and ``numpy`` for anything else."""
+    """Return ``cupy`` for a CuPy array and ``numpy`` for anything else.
+
+    >>> array_module(np.zeros(3)).__name__
+    'numpy'
+    """
     return sys.modules["cupy"] if is_device_array(x) else np
 
 
@@ -163,6 +167,10 @@ def to_device(x: Array, device: str) -> Array:
 
     Raises:
         DeviceError: ``device`` is ``"cuda"`` and there is no usable GPU.
+
+    >>> x = np.zeros(3)
+    >>> to_device(x, "cpu") is x
+    True
     """
     if resolve_device(device) == CPU:
         return to_numpy(x)
@@ -172,7 +180,11 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """Return ``x`` as a NumPy array, copied from the GPU when it lives there.  Memory order is kept."""
+    """Return ``x`` as a NumPy array, copied from the GPU when it lives there.  Memory order is kept.
+
+    >>> to_numpy(np.arange(3))
+    array([0, 1, 2])
+    """
     return _in_memory_order(x, lambda flat: flat.get()) if is_device_array(x) else np.asarray(x)
 
 

@@ -29,6 +29,12 @@ class Parameter:
 
     Raises:
         ValueError: the values are neither float32 nor float64.
+
+    >>> w = Parameter(np.ones((2, 3)), "w")
+    >>> w.accumulate(np.full((2, 3), 2.0))  # what a backward does
+    >>> w.accumulate(np.full((2, 3), 2.0))
+    >>> w.grad[0]
+    array([4., 4., 4.])
     """
 
     __slots__ = ("_clear", "_grad", "data", "name", "requires_grad")

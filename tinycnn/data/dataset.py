@@ -98,6 +98,10 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
 
     Raises:
         ValueError: ``fraction`` is not between 0 and 1, or leaves one side empty.
+
+    >>> rest, part = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 0.5)
+    >>> len(rest), sorted(np.array([0, 0, 0, 0, 1, 1])[part].tolist())
+    (3, [0, 0, 1])
     """
     N = len(labels)
     if not 0 < fraction < 1 or not 0 < round(fraction * N) < N:
@@ -121,6 +125,11 @@ def split_validation(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[
 
     Raises:
         ValueError: ``fraction`` is not between 0 and 1, or leaves one side empty.
+
+    >>> from tinycnn import data
+    >>> rest, part = split_validation(data.load("digits", split="train"), 0.1)
+    >>> len(rest), len(part), part.split
+    (1294, 144, 'validation')
     """
     rest, part = stratified_split(dataset.labels, fraction, seed)
     return dataset.subset(rest), dataset.subset(part, "validation")
@@ -131,5 +140,9 @@ def prepare(dataset: Dataset, size: tuple[int, int] = (32, 32), method: str = "a
 
     Scaling to float is left to the loader, one batch at a time: four bytes less per pixel of the whole set.
     ``mean`` and ``std`` stay those of the published pixels.
+
+    >>> from tinycnn import data
+    >>> prepare(data.load("digits", split="test")).images.shape
+    (359, 1, 32, 32)
     """
     return dataclasses.replace(dataset, images=fit_images(dataset.images, size, method))

@@ -69,6 +69,10 @@ class Loader:
     Raises:
         ValueError: lengths differ, no example, ``batch_size`` below 1 or leaving no batch, a seed outside 0..2⁶⁴ − 1, a
             negative number of workers or of batches ahead.
+
+    >>> loader = Loader(np.zeros((10, 1, 8, 8), np.uint8), np.arange(10), batch_size=4)
+    >>> [(x.shape, x.dtype.name, len(y)) for x, y in loader.epoch(0)][-1]
+    ((2, 1, 8, 8), 'float32', 2)
     """
 
     def __init__(

@@ -141,6 +141,11 @@ class CutMix(_Mixing):
 
     Raises:
         ValueError: no class, or alpha not positive.
+
+    >>> x, y = np.zeros((8, 1, 4, 4), np.float32), np.arange(8)
+    >>> mixed, targets = CutMix(num_classes=8)(x, y, np.random.default_rng(0))
+    >>> targets.shape, targets.sum(axis=1).round(6).tolist()
+    ((8, 8), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     """
 
     num_classes: int

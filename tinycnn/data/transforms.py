@@ -34,6 +34,10 @@ class Normalize:
 
     Raises:
         ValueError: lengths differ, a ``std`` is not positive, or the images have another number of channels.
+
+    >>> pixels = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+    >>> Normalize((0.2,), (0.4,))(pixels).ravel().round(6)
+    array([-0.5,  0. ,  2. ], dtype=float32)
     """
 
     mean: tuple[float, ...]
@@ -115,6 +119,9 @@ def fit_images(x: Array, size: tuple[int, int], method: str = "auto") -> Array:
 
     Raises:
         ValueError: a size below 1, an unknown method, or padding to less than the image has.
+
+    >>> fit_images(np.ones((1, 1, 2, 2), np.uint8), (4, 4), "pad")[0, 0].tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     C, H, W = x.shape[1:]
     OH, OW = size

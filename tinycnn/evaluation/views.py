@@ -72,6 +72,10 @@ class SingleView:
 
     Raises:
         ValueError: images are smaller.
+
+    >>> import numpy as np
+    >>> [view.shape for view in SingleView(6)(np.zeros((2, 1, 8, 8)))]
+    [(2, 1, 6, 6)]
     """
 
     size: int | None = None
@@ -90,6 +94,10 @@ class Mirrored(SingleView):
 
     Raises:
         ValueError: images are smaller.
+
+    >>> import numpy as np
+    >>> [view[0, 0].tolist() for view in Mirrored()(np.arange(2.0).reshape(1, 1, 1, 2))]
+    [[[0.0, 1.0]], [[1.0, 0.0]]]
     """
 
     def __call__(self, x: Array) -> Iterator[Array]:

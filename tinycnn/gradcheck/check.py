@@ -89,6 +89,11 @@ def assert_gradients(layer: Any, x: Array, **options: Any) -> GradReport:
 
     Raises:
         AssertionError: something is wrong; the message is the report.
+
+    >>> from tinycnn import Linear
+    >>> report = assert_gradients(Linear(3, 2, dtype=np.float64), np.arange(6.0).reshape(2, 3))
+    >>> [entry.name for entry in report.entries]
+    ['x', 'weight', 'bias']
     """
     report = gradcheck(layer, x, **options)
     if not report.ok:

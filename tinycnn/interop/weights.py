@@ -293,6 +293,14 @@ def save_for_torch(model: Layer | Mapping[str, Array], path: PathLike) -> None:
 
     Raises:
         OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> from tinycnn import Linear
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_for_torch(Linear(3, 2), f"{folder}/linear.safetensors")
+    ...     weights = {name: a.shape for name, a in read_weights(f"{folder}/linear.safetensors").items()}
+    >>> weights
+    {'bias': (2,), 'weight': (2, 3)}
     """
     arrays = arrays_of(model) if isinstance(model, Layer) else model
     write_tensors(path, arrays, {"format": "pt"})

@@ -124,7 +124,12 @@ def im2col_naive(
     padding: Size = 0,
     dilation: Size = 1,
 ) -> np.ndarray:
-    """The definition of `im2col`, loop by loop: the version to read first."""
+    """The definition of `im2col`, loop by loop: the version to read first.
+
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> bool((im2col_naive(x, 2) == im2col(x, 2)).all())
+    True
+    """
     window = _window(kernel_size, stride, padding, dilation)
     (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
     (PT, _), (PL, _) = window.padding

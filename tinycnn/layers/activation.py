@@ -182,7 +182,11 @@ class Sigmoid(Activation):
 
 
 class Tanh(Activation):
-    """y = tanh x."""
+    """y = tanh x.
+
+    >>> Tanh()(np.array([0.0, 1000.0]))
+    array([0., 1.])
+    """
 
     saves_output = True
 

@@ -270,6 +270,9 @@ class Concat(Add):
 
     Raises:
         LayerError: the outputs differ elsewhere.
+
+    >>> Concat(Identity(), Identity()).output_shape((2, 3, 8, 8))
+    (2, 6, 8, 8)
     """
 
     def forward(self, x: Array) -> Array:

@@ -176,6 +176,10 @@ class Dropout2d(RandomMask):
 
     Raises:
         LayerError: ``p`` is outside [0, 1]; an input of another rank.
+
+    >>> y = Dropout2d(0.5, rng=np.random.default_rng(0))(np.ones((1, 4, 2, 2)))
+    >>> y[0, :, 0, 0].tolist() == y[0, :, 1, 1].tolist()  # a channel is there, doubled, or it is not
+    True
     """
 
     rank = 4
@@ -203,6 +207,10 @@ class StochasticDepth(RandomMask):
 
     Raises:
         LayerError: ``p`` is outside [0, 1], ``mode`` unknown.
+
+    >>> drop = StochasticDepth(0.5, "row", rng=np.random.default_rng(0))
+    >>> sorted(set(drop(np.ones((100, 2))).ravel().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(

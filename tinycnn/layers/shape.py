@@ -35,6 +35,10 @@ class Identity(Layer):
 
     Shape:
         any.
+
+    >>> import numpy as np
+    >>> Identity()(np.arange(3.0))
+    array([0., 1., 2.])
     """
 
     def forward(self, x: Array) -> Array:

@@ -43,6 +43,11 @@ class StochasticBranch(Layer):
 
     Raises:
         LayerError: ``p`` is outside [0, 1].
+
+    >>> from tinycnn import Identity
+    >>> branch = StochasticBranch(Identity(), 0.5, rng=np.random.default_rng(0))
+    >>> sorted({branch(np.ones((1, 1))).item() for _ in range(100)})
+    [0.0, 2.0]
     """
 
     def __init__(self, layer: Layer, p: float, *, rng: np.random.Generator | None = None) -> None:

@@ -49,6 +49,12 @@ def set_algorithms(model: Layer, mapping: Mapping[str, str]) -> None:
 
     Raises:
         LayerError: a path at which the model has no convolution, or an unknown algorithm; nothing is changed then.
+
+    >>> from tinycnn import Conv2d, Sequential
+    >>> model = Sequential(Conv2d(3, 8, 3))
+    >>> set_algorithms(model, {"0": "winograd2"})
+    >>> algorithms(model)
+    {'0': 'winograd2'}
     """
     known = convolutions(model)
     for path, name in mapping.items():
@@ -112,6 +118,12 @@ def tune(
 
     Raises:
         LayerError: the model cannot take this shape, or a name is unknown.
+
+    >>> from tinycnn import Conv2d, Sequential
+    >>> model = Sequential(Conv2d(3, 8, 3))
+    >>> found = tune(model, (2, 3, 8, 8), repeats=1)
+    >>> found == algorithms(model), list(found)
+    (True, ['0'])
     """
     uses = _uses(model, input_shape, dtype)
     convs, distinct = convolutions(model), dict.fromkeys(uses.values())

@@ -13,14 +13,22 @@ HALVES = ("float16", "bfloat16")
 
 
 def softmax(x: Array, axis: int = 1) -> Array:
-    """Return p_c = exp x_c / Σ_k exp x_k along ``axis``, stable for any finite x."""
+    """Return p_c = exp x_c / Σ_k exp x_k along ``axis``, stable for any finite x.
+
+    >>> softmax(np.log([[1.0, 1.0, 2.0]]))
+    array([[0.25, 0.25, 0.5 ]])
+    """
     xp = array_module(x)
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 def log_softmax(x: Array, axis: int = 1) -> Array:
-    """Return log p_c = x_c − log Σ_k exp x_k along ``axis``, stable for any finite x."""
+    """Return log p_c = x_c − log Σ_k exp x_k along ``axis``, stable for any finite x.
+
+    >>> log_softmax(np.array([[1000.0, 0.0]]))
+    array([[    0., -1000.]])
+    """
     xp = array_module(x)
     z = x - x.max(axis=axis, keepdims=True)
     return z - xp.log(xp.exp(z).sum(axis=axis, keepdims=True))

@@ -37,7 +37,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def names() -> list[str]:
-    """Return every name that `create` knows."""
+    """Return every name that `create` knows.
+
+    >>> "resnet20" in names()
+    True
+    """
     return list(ARCHITECTURES)
 
 
@@ -46,6 +50,9 @@ def architecture(name: str) -> Architecture:
 
     Raises:
         ValueError: the name is unknown; the message suggests the nearest.
+
+    >>> architecture("lenet5").input_shape
+    (1, 32, 32)
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown model {name!r}{nearest(name, names())} (tinycnn models lists all)")

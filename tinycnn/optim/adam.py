@@ -54,6 +54,14 @@ class Adam(Optimizer):
 
     Sources: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1; Reddi et al. 2018, "On the
     convergence of Adam and beyond", algorithm 2 (AMSGrad).
+
+    >>> import numpy as np
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.array([1.0, 1.0]))
+    >>> p.grad[:] = 0.001, 1000
+    >>> Adam([p], lr=0.1).step()
+    >>> p.data.round(4)  # the first step is lr, whatever the gradient
+    array([0.9, 0.9])
     """
 
     slots = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")

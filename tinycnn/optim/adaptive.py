@@ -37,6 +37,16 @@ class Adagrad(Optimizer):
         ValueError: a hyper-parameter out of range.
 
     Sources: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods", eq. 1 (with the diagonal of G).
+
+    >>> import numpy as np
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.array([1.0, 1.0]))
+    >>> optimizer = Adagrad([p], lr=1.0)
+    >>> for g in (3, 4):
+    ...     p.grad[:] = g
+    ...     optimizer.step()
+    >>> p.data.round(6)  # 1 − 3/3 − 4/5
+    array([-0.8, -0.8])
     """
 
     slots = ("sum",)
@@ -117,6 +127,14 @@ class RMSprop(Optimizer):
 
     Sources: Tieleman & Hinton 2012, Coursera "Neural Networks for Machine Learning", lecture 6.5; Graves 2013,
     "Generating sequences with recurrent neural networks", eq. 38-41 (centered).
+
+    >>> import numpy as np
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.array([1.0, 1.0]))
+    >>> p.grad[:] = 3, -300
+    >>> RMSprop([p], lr=0.1, alpha=0.75).step()
+    >>> p.data.round(6)  # s = g²/4: twice lr
+    array([0.8, 1.2])
     """
 
     slots = ("square_avg", "grad_avg", "velocity")
@@ -212,6 +230,14 @@ class Adadelta(Optimizer):
         ValueError: a hyper-parameter out of range.
 
     Sources: Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1 and eq. 14.
+
+    >>> import numpy as np
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.array([1.0, 1.0]))
+    >>> p.grad[:] = 4
+    >>> Adadelta([p], rho=0.5, eps=1.0).step()
+    >>> p.data.round(6)  # 1 − 4·√(1/9)
+    array([-0.333333, -0.333333])
     """
 
     slots = ("square_avg", "acc_delta")

@@ -36,6 +36,12 @@ def grad_norm(parameters: Any, norm_type: float = 2.0) -> float | Array:
 
     Raises:
         ValueError: ``norm_type`` is not greater than 0.
+
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.zeros(2))
+    >>> p.grad[:] = 3, 4
+    >>> grad_norm([p])
+    5.0
     """
     q, gradients = _checked(norm_type), _gradients(parameters)
     return gradient_norm(*gradients, norm_type=q) if gradients else 0.0
@@ -63,6 +69,12 @@ def clip_grad_norm_(
         RuntimeError: a non-finite norm, if asked for.
 
     Sources: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.zeros(2))
+    >>> p.grad[:] = 3, 4
+    >>> clip_grad_norm_([p], max_norm=1.0), p.grad.round(5)
+    (5.0, array([0.6, 0.8]))
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm!r}")
@@ -80,6 +92,13 @@ def clip_grad_value_(parameters: Any, clip_value: float) -> None:
 
     Raises:
         ValueError: ``clip_value`` is negative.
+
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.zeros(2))
+    >>> p.grad[:] = 0.5, -4
+    >>> clip_grad_value_([p], 1.0)
+    >>> p.grad
+    array([ 0.5, -1. ])
     """
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must be at least 0, got {clip_value!r}")

@@ -70,6 +70,16 @@ class SequentialLR(_Composed):
 
     Raises:
         TypeError, ValueError: parts that do not belong together.
+
+    >>> from tinycnn import Linear, optim
+    >>> optimizer = optim.SGD(Linear(3, 2).parameters(), lr=8.0)
+    >>> parts = [optim.LinearLR(optimizer, 0.25, total_iters=3), optim.CosineAnnealingLR(optimizer, T_max=2)]
+    >>> schedule, seen = SequentialLR(optimizer, parts, milestones=[3]), []
+    >>> for _ in range(6):
+    ...     seen.append(round(optimizer.param_groups[0]["lr"], 6))
+    ...     schedule.step()
+    >>> seen
+    [2.0, 4.0, 6.0, 8.0, 4.0, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]) -> None:
@@ -107,6 +117,16 @@ class ChainedScheduler(_Composed):
 
     Raises:
         TypeError, ValueError: parts that do not belong together.
+
+    >>> from tinycnn import Linear, optim
+    >>> optimizer = optim.SGD(Linear(3, 2).parameters(), lr=8.0)
+    >>> parts = [optim.ConstantLR(optimizer, 0.25, total_iters=1), optim.ExponentialLR(optimizer, 0.5)]
+    >>> schedule = ChainedScheduler(parts)
+    >>> optimizer.param_groups[0]["lr"]  # 8·¼·1
+    2.0
+    >>> schedule.step()
+    >>> optimizer.param_groups[0]["lr"]  # 8·1·½
+    4.0
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:

@@ -46,6 +46,16 @@ class EMA:
         ValueError: ``decay`` is not between 0 and 1; buffers are asked for without a layer.
 
     Sources: Polyak & Juditsky 1992 (averaging); Tarvainen & Valpola 2017, "Mean teachers", eq. 1 (the average above).
+
+    >>> from tinycnn import Parameter
+    >>> p = Parameter(np.array([8.0]))
+    >>> ema = EMA([p], decay=0.75)
+    >>> ema.update()
+    >>> p.data[:] = 0
+    >>> ema.update()
+    >>> with ema.averaged():
+    ...     p.data.item()
+    6.0
     """
 
     def __init__(self, source: Any, decay: float = 0.999, use_buffers: bool = False, warmup: bool = False) -> None:

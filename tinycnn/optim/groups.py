@@ -143,6 +143,10 @@ def decay_groups(params: Any, weight_decay: float) -> list[Group]:
         Groups to hand to an optimizer; one without members is left out.
 
     Sources: He et al. 2019, "Bag of Tricks", section 3.1.
+
+    >>> from tinycnn import Linear
+    >>> [(g["weight_decay"], [p.name for p in g["params"]]) for g in decay_groups(Linear(3, 2), 1e-4)]
+    [(0.0001, ['weight']), (0.0, ['bias'])]
     """
     members = members_of(params, "decay_groups")
     groups = [
@@ -177,6 +181,11 @@ def groups_by_name(
             that matches is in its group, and trained with it once it is thawed; one that does not is left out.)
 
     Sources: Howard & Ruder 2018, "Universal language model fine-tuning for text classification", section 3.2.
+
+    >>> from tinycnn import Conv2d, Linear, Sequential
+    >>> model = Sequential({"conv1": Conv2d(1, 2, 3), "fc": Linear(8, 2)})
+    >>> [(g["name"], g["lr"], len(g["params"])) for g in groups_by_name(model, {"fc.*": 1e-2, "*": 1e-3})]
+    [('fc.*', 0.01, 2), ('*', 0.001, 2)]
     """
     rest = dict(model.named_parameters())
     every, groups = list(rest), list[Group]()

@@ -38,6 +38,16 @@ class OneCycleLR(LRScheduler):
 
     Sources: Smith & Topin 2018, "Super-convergence"; Smith 2018, "A disciplined approach to neural network
     hyper-parameters: part 1" (cyclical momentum).
+
+    >>> from tinycnn import Linear, optim
+    >>> optimizer = optim.SGD(Linear(3, 2).parameters(), lr=1.0, momentum=0.9)
+    >>> cycle, seen = OneCycleLR(optimizer, 8.0, total_steps=5, pct_start=0.6, div_factor=8, final_div_factor=4), []
+    >>> for _ in range(5):
+    ...     group = optimizer.param_groups[0]
+    ...     seen.append((round(group["lr"], 3), round(group["momentum"], 3)))
+    ...     cycle.step()
+    >>> seen
+    [(1.0, 0.95), (4.5, 0.9), (8.0, 0.85), (4.125, 0.9), (0.25, 0.95)]
     """
 
     absolute = True
@@ -147,6 +157,14 @@ class ReduceLROnPlateau:
 
     Raises:
         ValueError: an argument out of range.
+
+    >>> from tinycnn import Linear, optim
+    >>> optimizer = optim.SGD(Linear(3, 2).parameters(), lr=8.0)
+    >>> plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    >>> for loss in (2, 2, 2):
+    ...     plateau.step(loss)
+    >>> optimizer.param_groups[0]["lr"]
+    4.0
     """
 
     def __init__(

@@ -53,6 +53,9 @@ def hyperparameters(name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: there is no such optimizer.
+
+    >>> hyperparameters("adagrad")["eps"]
+    1e-10
     """
     return _arguments(_find("optimizer", name, _OPTIMIZERS), skip=1)
 
@@ -70,6 +73,10 @@ def create(name: str, params: Any, **kwargs: Any) -> Optimizer:
 
     Raises:
         ValueError: an unknown name or hyper-parameter (with the nearest known), or a value out of range.
+
+    >>> from tinycnn import Linear
+    >>> create("nesterov", Linear(3, 2).parameters(), lr=0.1).param_groups[0]["momentum"]
+    0.9
     """
     accepted = hyperparameters(name)
     _refuse_unknown(f"optimizer {name!r}", kwargs, accepted)
@@ -190,6 +197,15 @@ def create_schedule(
 
     Raises:
         ValueError: an unknown name or argument (with the nearest known), or a value out of range.
+
+    >>> from tinycnn import Linear
+    >>> optimizer = create("sgd", Linear(3, 2).parameters(), lr=8.0)
+    >>> schedule, seen = create_schedule("cosine", optimizer, total=4), []
+    >>> for _ in range(5):
+    ...     seen.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     schedule.step()
+    >>> seen
+    [8.0, 6.828, 4.0, 1.172, 0.0]
     """
     make = _find("schedule", name, _SCHEDULES)
     _refuse_unknown(f"schedule {name!r}", kwargs, _arguments(make, skip=2))

@@ -9,6 +9,21 @@ f(t)/f(t − 1), as in PyTorch, so that several schedules that are stepped side 
 changes lr in between.
 
 Names, arguments and numbers are PyTorch's (`InverseTimeDecay` is not in PyTorch).
+
+>>> from tinycnn import Linear, optim
+>>> def rates(make, **options):
+...     optimizer = optim.SGD(Linear(3, 2).parameters(), lr=8.0)
+...     schedule, seen = make(optimizer, **options), []
+...     for _ in range(5):
+...         seen.append(round(optimizer.param_groups[0]["lr"], 3))
+...         schedule.step()
+...     return seen
+>>> rates(StepLR, step_size=2, gamma=0.5)
+[8.0, 8.0, 4.0, 4.0, 2.0]
+>>> rates(LinearLR, start_factor=0.25, total_iters=3)
+[2.0, 4.0, 6.0, 8.0, 8.0]
+>>> rates(CosineAnnealingLR, T_max=4)
+[8.0, 6.828, 4.0, 1.172, 0.0]
 """
 
 from __future__ import annotations

@@ -69,6 +69,14 @@ def save(model: Layer, path: PathLike, learnt: Mapping[str, Array] | None = None
     Raises:
         ValueError: the network does not know its architecture, or was fused.
         OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> from tinycnn import models
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(models.create("lenet5"), f"{folder}/net.safetensors", note="untrained")
+    ...     net = load(f"{folder}/net.safetensors")
+    >>> len(list(net.parameters()))
+    10
     """
     if any(isinstance(layer, FusedConv2d | FusedResidual) for layer in model.layers()):
         raise ValueError(

@@ -25,6 +25,12 @@ def evaluate(model: Layer, loader: AnyBatches, loss_fn: Loss | None = None) -> d
 
     Raises:
         NonFiniteError: the loss is infinite or not a number.
+
+    >>> from tinycnn import Flatten, Linear, Sequential, data
+    >>> digits = data.load("digits", split="test")
+    >>> loader = data.Loader(digits.images, digits.labels, batch_size=100, shuffle=False)
+    >>> sorted(evaluate(Sequential(Flatten(), Linear(64, 10)), loader))
+    ['accuracy', 'loss']
     """
     if loss_fn is None:
         from ..losses import CrossEntropyLoss
