@@ -1,6 +1,7 @@
 """``tinycnn explain``: what it makes of a name, and what it says of a bad one."""
 
 import json
+import os
 import re
 import shutil
 import webbrowser
@@ -32,6 +33,15 @@ def test_a_run(command, trained, tmp_path):
     assert [s["name"] for s in data["samples"]] == ["digits 3", "digits 11"]
     assert np.argmax(data["samples"][0]["p"]) == data["samples"][0]["label"], "it was trained"
     assert all(layer["check"]["ok"] for layer in data["layers"])
+
+
+def test_by_default_the_newest_run(command, trained, tmp_path):
+    for name, age in (("a", 2), ("b", 1), ("c", 3)):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "best.safetensors", (1e9 - age, 1e9 - age))
+    (tmp_path / "runs" / "d").mkdir()  # begun, and nothing in it yet
+    assert command("explain", "--no-checks") == 0
+    assert command.out.startswith("explain.html: b, ")
 
 
 @pytest.mark.parametrize("name", ["Conv2d groups", "conv2d", "ResidualNormReLU"])

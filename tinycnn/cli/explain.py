@@ -14,13 +14,16 @@ from ..messages import nearest
 from .data import ready
 from .errors import bad_input
 from .images import bright_border, read_image
-from .trained import Trained, check_fits, open_trained
+from .trained import Trained, check_fits, newest_run, open_trained
 
 DEFAULT_IMAGES = (7, 8, 9)
 
 
 def explain(
-    target: Annotated[str, typer.Argument(help="A model, a run folder or checkpoint, or a layer.")] = "lenet5",
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A model, a run, a checkpoint or a layer. [default: the newest in runs, or lenet5]"),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of the images. [default: the run's, or digits]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data files. [default: $TINYCNN_DATA]")] = None,
     index: Annotated[list[int] | None, typer.Option(help="Of a test image; several if given again. [7 8 9]")] = None,
@@ -40,6 +43,7 @@ def explain(
     A model starts from random weights; a run's are trained.  A layer, such as Conv2d or "Conv2d stride", is shown by
     itself (tinycnn gradcheck lists them).  The page needs no network: open it in any browser.
     """
+    target = target or newest_run() or "lenet5"
     with bad_input():
         if image is not None and index:
             raise ValueError("--image and --index are both given: leave one out")

@@ -20,6 +20,7 @@ from . import options as o
 from . import progress
 from .errors import CommandError, bad_input
 from .stopping import Interruption, failures, interrupted, stop_on_signal
+from .trained import RUNS
 
 __all__ = ["Interruption", "train"]
 
@@ -153,11 +154,11 @@ def _recorded(folder: Path) -> dict[str, str]:
 @contextmanager
 def _fresh_folder(title: str) -> Iterator[Path]:
     """Make a folder that no other run has, even one begun in the same second; an error takes it away again."""
-    runs, name = Path("runs"), f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
-    begun = [] if runs.exists() else [runs]
-    runs.mkdir(exist_ok=True)
+    name = f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
+    begun = [] if RUNS.exists() else [RUNS]
+    RUNS.mkdir(exist_ok=True)
     for n in itertools.count(1):
-        folder = runs / (name if n == 1 else f"{name}-{n}")
+        folder = RUNS / (name if n == 1 else f"{name}-{n}")
         with suppress(FileExistsError):
             folder.mkdir()  # fails if it is there: two runs cannot both make it
             break

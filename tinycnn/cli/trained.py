@@ -15,6 +15,8 @@ from .data import ready
 
 NORMALIZATIONS = ("imagenet", "cifar10", "inception", "none")
 SPLITS = ("test", "train", "validation")
+RUNS = Path("runs")
+"""Where ``tinycnn train`` makes the folders of its runs."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Trained:
         """(H, W) that the network was made for."""
         H, W = self.how["input_size"]
         return H, W
+
+
+def newest_run() -> str | None:
+    """Return the run folder in `RUNS` in which weights were written last; None if there is none."""
+    written = {path.parent: path.stat().st_mtime for path in RUNS.glob("*/best.safetensors")}
+    return str(max(written, key=lambda folder: written[folder])) if written else None
 
 
 def open_trained(path: Path, device: str, threads: int | None) -> Trained:
