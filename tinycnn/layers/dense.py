@@ -145,6 +145,9 @@ class DenseLayer(Sequential):
 
     Raises:
         LayerError: numbers out of range; what its children refuse.
+
+    >>> DenseLayer(8, growth_rate=4, bottleneck=2)(np.zeros((2, 8, 5, 5), np.float32)).shape
+    (2, 4, 5, 5)
     """
 
     forward_is_in_order = True
