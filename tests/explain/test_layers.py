@@ -5,8 +5,9 @@ import pytest
 
 from tinycnn import contract
 from tinycnn.explain import record
-from tinycnn.explain.layers import geometry, is_drawn, kind_of, own_numbers, ways
-from tinycnn.layers import AvgPool2d, Concat, Conv2d, MaxPool2d, Residual, Sequential, Tanh
+from tinycnn.explain.layers import geometry, is_drawn, kind_of, own_numbers, places, ways
+from tinycnn.layers import AvgPool2d, Concat, Conv2d, DenseBlock, GroupNorm, MaxPool2d, Residual, Sequential, Tanh
+from tinycnn.models.lenet import TABLE_I, SparseConv2d
 
 
 def visited(layer, shape=(1, 2, 5, 5)):
@@ -57,3 +58,53 @@ def test_every_layer_has_a_kind(name):
 def test_kinds():
     assert kind_of(Concat(Tanh())) == "concat"  # and not "residual", although it is an Add
     assert kind_of(Residual(Tanh())) == "residual"
+
+
+def test_places_are_in_the_nearest_block_on_the_way_that_leads_there(model, examples):
+    visits = record(model, examples[0].x, np.ones_like)
+    layers = [layer for layer in visits if is_drawn(layer)]
+    number = {layer: i for i, layer in enumerate(layers)}
+    found = dict(zip(layers, places(layers), strict=True))
+    main, norm, shortcut = model.block.children()
+    assert found[model.conv] is found[model.block] is None
+    for layer in main.layers():
+        assert layer not in found or found[layer] == (number[model.block], 0)
+    assert found[norm] == (number[model.block], 0)
+    assert found[shortcut] == (number[model.block], 1)
+    assert [found[branch] for branch in model.cat.children()] == [(number[model.cat], 0), (number[model.cat], 1)]
+
+
+def test_blocks_within_blocks():
+    inner = Concat(Conv2d(2, 1, 1), Conv2d(2, 1, 1))
+    outer = Residual(Sequential(inner, Tanh()))
+    layers = [layer for layer in visited(outer) if is_drawn(layer)]
+    found = dict(zip(layers, places(layers), strict=True))
+    assert [found[branch] for branch in inner.children()] == [(layers.index(inner), 0), (layers.index(inner), 1)]
+    assert found[inner] == (layers.index(outer), 0)
+    assert found[outer] is None
+
+
+def test_a_dense_block_has_one_way():
+    block = DenseBlock(2, 2, 2)
+    layers = [layer for layer in visited(block) if is_drawn(layer)]
+    assert {place for layer, place in zip(layers, places(layers), strict=True) if layer is not block} == {
+        (layers.index(block), 0)
+    }
+
+
+def test_sparse_filters_are_laid_out():
+    layer = SparseConv2d(TABLE_I, 3, rng=np.random.default_rng(0))
+    dense = own_numbers(layer)["weight"]
+    assert dense.shape == (16, 6, 3, 3)
+    for i, (o, c) in enumerate(zip(layer.rows, layer.columns, strict=True)):
+        np.testing.assert_array_equal(dense[o, c], layer.weight.data[i])
+    connected = np.array([[c in inputs for c in range(6)] for inputs in TABLE_I])
+    assert not dense[~connected].any()
+    told = geometry(layer, visited(layer, (1, 6, 5, 5))[layer])
+    assert np.array_equal(told["connected"], connected)
+
+
+def test_who_shares_a_mean():
+    layer = GroupNorm(2, 4)
+    told = geometry(layer, visited(layer, (1, 4, 3, 5))[layer])
+    assert (told["shared"], told["by"]) == (2 * 3 * 5, "channel")

@@ -11,7 +11,7 @@ from ..files import write_bytes
 from .study import Study
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "maps.js", "words.js", "conv.js", "small.js", "joins.js", "app.js", "training.js")
+SCRIPTS = ("data.js", "maps.js", "words.js", "conv.js", "small.js", "norms.js", "joins.js", "app.js", "training.js")
 """In the order in which they need each other."""
 
 

@@ -99,6 +99,8 @@ def _listen(layer: Layer, visits: dict[Layer, Visit]) -> None:
         visit.dy = _copy(_first(dy))
         dx = backward(dy, *others, **options)
         both = dx if isinstance(dx, tuple) else (dx, None)
+        if others:  # it was to add to what there was
+            both = (None, None)
         visit.dx, visit.dshortcut = (None if d is None else _copy(d) for d in both)
         return dx
 

@@ -16,7 +16,7 @@ from ..losses import AuxiliaryLoss, CrossEntropyLoss, softmax
 from ..losses.auxiliary import scores_of
 from ..messages import nearest
 from .check import check_layer
-from .layers import geometry, is_drawn, kind_of, own_numbers, ways
+from .layers import geometry, is_drawn, kind_of, own_numbers, places, ways
 from .pack import Store
 from .record import Visit, record
 from .source import describe
@@ -289,11 +289,11 @@ class _Builder:
         return ((i, self.layers[i]) for i in self.shown if self.layers[i] in visits)
 
     def _data(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        kinds = {type(layer).__name__: type(layer) for layer in self.layers}
+        kinds, around = {type(layer).__name__: type(layer) for layer in self.layers}, places(self.layers)
         return {
             "precision": PRECISION[self.store.kept],
             "kept": self.store.kept,
-            "layers": [self._layer(i, layer) for i, layer in enumerate(self.layers)],
+            "layers": [{**self._layer(i, layer), "place": around[i]} for i, layer in enumerate(self.layers)],
             "samples": samples,
             "sources": {name: describe(kind) for name, kind in kinds.items()},
         }
@@ -312,12 +312,12 @@ class _Builder:
             "composite": composite,
             "in": list(visit.x.shape[1:]),
             "out": list(visit.y.shape[1:]),
-            "parameters": sum(a.size for a in own.values()),
+            "parameters": sum(p.size for p in layer._parameters.values()),
             "macs": 0 if composite else layer.macs(visit.x.shape),
             "shown": shown,
             "geometry": geometry(layer, visit),
             "values": {n: {"id": self.store.add(a), "shape": list(a.shape)} for n, a in own.items()} if shown else {},
-            "check": check_layer(layer, visit) if self.checks and shown and not composite else None,
+            "check": check_layer(layer, visit) if self.checks and shown else None,
         }
 
 
@@ -332,7 +332,8 @@ def _put_forward(store: Store, layer: Layer, visit: Visit, visits: Visits) -> di
 
 
 def _put_backward(store: Store, layer: Layer, visit: Visit, visits: Visits, everything: bool) -> dict[str, Any]:
-    gradients = {n: store.add(g) for n, g in visit.gradients.items() if everything or g.size <= LARGE}
+    drawn = own_numbers(layer, visit.gradients)
+    gradients = {n: store.add(g) for n, g in drawn.items() if everything or g.size <= LARGE}
     branches = ways(layer, visits)
     return {
         **{"dy": store.add(visit.dy), "dx": store.add(visit.dx), "dshortcut": store.add(visit.dshortcut)},

@@ -60,21 +60,30 @@ function choose(number, label) {
 function drawStrip() {
   const last = (path) => path.slice(path.lastIndexOf(".") + 1), before = (path) => path.slice(0, Math.max(path.lastIndexOf("."), 0));
   const entry = (layer, i) => `<li><button type="button" data-layer="${i}" class="${layer.composite ? "joint" : ""} ${layer.shown ? "" : "absent"}" title="${escaped(`${layer.path}: ${layer.text}`)}">
-    <small>${escaped(before(layer.path)) || "&nbsp;"}</small><b>${escaped(last(layer.path))}</b><small>${escaped(layer.type)}</small><canvas class="on"></canvas><canvas class="back"></canvas>
+    <small>${escaped(before(layer.path)) || "&nbsp;"}</small><b>${escaped(layer.type === "Identity" ? "identity" : last(layer.path))}</b><small>${escaped(layer.type)}</small><canvas class="on"></canvas><canvas class="back"></canvas>
     <small>${times(layer.out)}</small><small>${layer.parameters ? `${thousands(layer.parameters)} par.` : "&nbsp;"}</small>
     <small>${layer.macs ? `${brief(layer.macs)} MAC` : "&nbsp;"}</small></button></li>`;
   const loss = `<li><button type="button" data-layer="${LOSS}"><small>&nbsp;</small><b>loss</b><small>cross-entropy</small><canvas class="on"></canvas><canvas class="back"></canvas><small>p − y</small></button></li>`;
-  byId("strip").innerHTML = study.layers.map(entry).join("") + (hasLoss() ? loss : "");
+  // What is within a block comes before the block itself: its ways one below the other, then the place where they meet.
+  const within = (around, way) => study.layers.map((layer, i) => [layer, i]).filter(([{ place }]) => (place ? place[0] === around && place[1] === way : around === null));
+  const chain = (entries) => entries.map(([layer, i]) => {
+    const ways = [...new Set(study.layers.filter(({ place }) => place && place[0] === i).map(({ place }) => place[1]))].sort((a, b) => a - b);
+    const rows = ways.map((way) => `<ol>${chain(within(i, way))}</ol>`).join("");
+    return (ways.length ? `<li class="ways">${rows}</li>` : "") + entry(layer, i);
+  }).join("");
+  byId("strip").innerHTML = chain(within(null, 0)) + (hasLoss() ? loss : "");
   byId("strip").addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) open(Number(button.dataset.layer));
   });
   byId("strip").addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
+    const all = [...byId("strip").querySelectorAll("button")], now = all.findIndex((button) => button.getAttribute("aria-current") === "true");
+    const to = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: all.length - 1 }[event.key];
+    if (to === undefined) return;
     event.preventDefault();
-    open(Math.min(Math.max(state.layer + step, 0), hasLoss() ? LOSS : LOSS - 1));
-    byId("strip").querySelector("[aria-current=true]").focus();
+    const button = all[Math.min(Math.max(to, 0), all.length - 1)];
+    open(Number(button.dataset.layer));
+    button.focus();
   });
 }
 
@@ -259,6 +268,7 @@ function drawDepth() {
 function begin() {
   byId("notes").innerHTML = [...study.notes, `Arrays are embedded as ${study.precision}.`].map((note) => `<p>${escaped(note)}</p>`).join("");
   byId("chart").addEventListener("click", (event) => event.target.dataset.layer && open(Number(event.target.dataset.layer)));
+  state.layer = Math.max(study.layers.findIndex((layer) => layer.shown), 0);
   drawChoices();
   drawStrip();
   dark.addEventListener("change", () => choose(state.sample, state.label));

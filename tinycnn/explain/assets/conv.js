@@ -103,8 +103,9 @@ function convGradient(v, oh, ow) {
 
 // A weight: the sum over all positions that is its gradient.
 function convWeight(v, kh, kw) {
-  const { CG, KH, KW, OH, OW, rows, columns, perGroup } = convSizes(v), o = v.cy;
+  const { g, CG, KH, KW, OH, OW, rows, columns, perGroup } = convSizes(v), o = v.cy;
   if (!v.dy) return nothingCame(v);
+  if (g.connected && !g.connected[o][v.cx]) return { marks: { w: [[kh, kw, 1, 1]] }, html: formula(`w${place(o, v.cx, kh, kw)} is not there: output ${o} does not see channel ${v.cx}`) + "<p>It counts as 0, and stays so: nothing is learnt for it.</p>" };
   const c = v.cx - Math.floor(o / perGroup) * CG, terms = [], byRow = Array(OH).fill(0);
   const [H, W] = v.x.shape.slice(1);
   for (let oh = 0; oh < OH; oh++) for (let ow = 0; ow < OW; ow++) {

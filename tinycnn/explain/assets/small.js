@@ -126,7 +126,7 @@ function normCell(v, h, w) {
   let html = formula(`x̂ = (x − μ)/σ, &nbsp; y = ${relu ? "max(" : ""}γ·x̂ + β${v.shortcut ? " + s" : ""}${relu ? ", 0)" : ""} &nbsp; at ${place(c, h, w)}`)
     + agreement("y", y, at(v.y, c, h, w), Math.abs(gamma * hat) + Math.abs(beta) + Math.abs(s))
     + list(["x", "μ", "σ", "x̂", "γ", "β", ...(v.shortcut ? ["s"] : [])], [[value, mean, sigma, hat, gamma, beta, ...(v.shortcut ? [s] : [])]], "numbers of this cell");
-  if (!v.dy || !v.dx) return { marks: here(h, w), html };
+  if (!v.dy) return { marks: here(h, w), html };
   const dy = v.dy.data.subarray(c * size, (c + 1) * size), out = v.y.data.subarray(c * size, (c + 1) * size);
   let db = 0, dg = 0;
   for (let i = 0; i < M; i++) {
@@ -136,7 +136,7 @@ function normCell(v, h, w) {
   const g = relu && at(v.y, c, h, w) <= 0 ? 0 : at(v.dy, c, h, w), a = gamma / sigma;
   const terms = measured ? [a * g, (-a * db) / M, (-a * hat * dg) / M] : [a * g, 0, 0];
   html += `<h3>Back: three ways from x to the loss</h3>`
-    + agreement("dx, the sum of the three", sumOf(terms), at(v.dx, c, h, w), absolute(terms))
+    + agreement("dx, the sum of the three", sumOf(terms), v.dx ? at(v.dx, c, h, w) : null, absolute(terms))
     + list(["way", "term", ""], [
       ["direct", "γ/σ · g", terms[0]],
       ["through the mean", measured ? "−γ/σ · dβ/M" : "none: μ is a running statistic", terms[1]],
