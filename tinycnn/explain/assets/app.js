@@ -121,7 +121,8 @@ function open(number) {
   if (number === LOSS) return openLoss();
   const layer = study.layers[number], v = viewOf(number);
   byId("name").textContent = `${layer.path} · ${layer.text}`;
-  byId("facts").textContent = `${times(layer.in)} → ${times(layer.out)} · ${thousands(layer.parameters)} parameters · ${thousands(layer.macs)} multiply-adds`;
+  const cost = layer.composite ? "a block of the layers before it in the strip" : `${thousands(layer.parameters)} parameters · ${thousands(layer.macs)} multiply-adds`;
+  byId("facts").textContent = `${times(layer.in)} → ${times(layer.out)} · ${cost}`;
   drawProof(layer);
   drawBook(layer);
   if (!v) return say({ html: `<p>${layer.shown ? "This pass did not come through this layer." : `The numbers of this layer are not in this page, as there is no room for all of them: <code>--layer ${escaped(layer.path)}</code> puts them in.`}</p>` });

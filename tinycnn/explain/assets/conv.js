@@ -83,7 +83,8 @@ function convInput(v, h, w) {
     back: true, marks: { x: [[h, w, 1, 1]], y: marks, w: used },
     html: formula(`dx${place(c, h, w)} = Σ over the ${terms.length} windows that see it of dcols = Σ<sub>o</sub> dy[o, oh, ow] · w[o, ${c - group * CG}, kh, kw]`)
       + agreement("col2im's Σ dcols", sumOf(dcols), v.dx ? at(v.dx, c, h, w) : null, size.total) + seen
-      + list(["oh, ow", "through kh, kw", `dy[${v.cy}]`, `w[${v.cy}]`, `dy·w of filter ${v.cy}`, `dcols: Σ over ${perGroup} filters`], terms, "gradients that reach this pixel"),
+      + `<p class="soft">dy, w and their product are those of filter ${v.cy}; dcols is the sum over all ${perGroup} filters.</p>`
+      + list(["oh, ow", "kh, kw", "dy", "w", "dy·w", "dcols"], terms, "gradients that reach this pixel"),
   };
 }
 

@@ -31,6 +31,7 @@ function drawSlider() {
 const CURVE = { width: 860, height: 190, left: 40, right: 12, top: 10, bottom: 22, x: (step) => CURVE.left + along(step) * (CURVE.width - CURVE.left - CURVE.right) };
 
 function drawLoss() {
+  CURVE.width = Math.max(340, Math.min(860, byId("loss-curve").clientWidth)); // numbers stay legible on a phone
   const { width, height, left, right, top, bottom, x } = CURVE, last = training.steps[training.steps.length - 1];
   const curves = {
     batch: training.steps.map((s, t) => [s, training.batch_loss[t]]),
