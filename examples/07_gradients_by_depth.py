@@ -96,7 +96,7 @@ print(
 for (name, kind), style in zip(kinds.items(), ("-", "--", ":", "-."), strict=True):
     size, cosine = measure(*kind)
     found[name] = size[0], cosine[0]
-    print(f"{name:19}  {size[0]:20.3g}  {cosine[0]:19.3f}", flush=True)
+    print(f"{name:19}  {size[0]:20.3g}  {cosine[0]:26.3f}", flush=True)
     left.plot(range(1, BLOCKS + 1), size, style, label=name)
     right.plot(range(1, BLOCKS + 1), cosine, style, label=name)
 left.set(yscale="log", xlabel="block (the gradient travels to the left)", ylabel="size of dL/dx, last block = 1")

@@ -11,10 +11,11 @@ where weight decay leads.
 
 Six blocks of two convolutions read the digits, for which fewer would do. Weight decay acts on the blocks alone, so that
 nothing else changes, and there is no normalisation, which would undo the shrinking of the weights before it. The left
-panel shows how large F(x) is beside x, ‖F(x)‖ / ‖x‖, against λ: it falls with and without shortcuts. With them the
-network still reads (middle); without, nothing of the image arrives at its end. The right panel takes one block at a
-time out of trained networks, with no weight decay and with the most, and passes x on in its place: residual blocks
-that have become the identity are hardly missed, plain blocks are.
+panel shows how large F(x) is beside x, ‖F(x)‖ / ‖x‖, against λ. With shortcuts it falls to 0, and the network reads as
+well as before (middle). Plain blocks hold it near 1, which the data ask for, until weight decay wins: then nothing of
+the image arrives at the end. The right panel takes one block at a time out of trained networks, with no weight decay
+and with the most, and passes x on in its place: residual blocks that have become the identity are hardly missed,
+plain blocks are.
 
 Sources: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition", section 3.1, for F → 0; Veit,
 Wilber & Belongie 2016, "Residual networks behave like ensembles of relatively shallow networks", for blocks taken out.
@@ -110,5 +111,8 @@ lab.conclude(
     f"reads {read:.1%}, and at least {min(out):.1%} without any one block. The plain network falls from "
     f"{plain_read:.1%} to {plain_dead:.1%}, and without weight decay it reads at most {max(plain_out):.1%} "
     "once a block is missing.",
-    holds=after < 0.25 * before and min(out) > read - 0.2 and plain_dead < 0.2 and max(plain_out) < plain_read - 0.3,
+    holds=after < 0.25 * before
+    and min(out) > max(0.6, read - 0.2)
+    and plain_dead < 0.2
+    and max(plain_out) < plain_read - 0.3,
 )
