@@ -239,3 +239,19 @@ def test_a_run_without_records_may_be_gone_on_with(tmp_path):
     (tmp_path / "a" / "config.json").write_text(json.dumps(config))
     assert Run.resume(tmp_path / "a", None, None).fit()
     assert read_records(tmp_path / "a") is None
+
+
+def test_on_a_gpu_the_same_is_recorded(tmp_path, gpu, tiny):
+    """Between replayed steps, which it leaves alone."""
+    found = []
+    for device, record in (("cpu", 5), ("cuda", 5), ("cuda", 0)):
+        run = Run.new(settings(epochs=2, batch_size=4, record=record), tmp_path / f"{device}{record}", device)
+        run.fit()
+        found.append((read_records(run.folder), run.trainer))
+    (cpu, _), (cuda, recorded), (_, plain) = found
+    assert cuda.arrays["steps"].tolist() == cpu.arrays["steps"].tolist()
+    for name in ("batch_loss", "loss", "p", "gradients", "x"):
+        np.testing.assert_allclose(cuda.arrays[name], cpu.arrays[name], rtol=1e-3, atol=1e-5)
+    assert recorded.captured.state == "captured"
+    for name, value in plain.model.state_dict().items():
+        np.testing.assert_array_equal(recorded.model.state_dict()[name], value)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ..messages import nearest
+from ..messages import counted, nearest
 from .data import ready
 from .errors import bad_input
 from .images import bright_border, read_image
@@ -69,7 +69,7 @@ def _words(study: Any) -> str:
     layers, title = study.data["layers"], study.data["title"]
     shown = sum(one["shown"] for one in layers)
     if shown == len(layers):
-        return f"{title}, {shown} layers"
+        return f"{title}, {counted(shown, 'layer')}"
     first, last = ([one["path"] for one in layers if one["shown"]][i] for i in (0, -1))
     return f"{title}, {shown} of {len(layers)} layers with their numbers ({first} … {last})"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array, to_numpy
 from ..layers.base import Layer, LayerError
+from ..layers.watch import restored
 from ..losses import AuxiliaryLoss, CrossEntropyLoss, softmax
 from ..losses.auxiliary import scores_of
 from ..messages import nearest
@@ -85,7 +86,7 @@ def study_network(
     checks: bool = True,
     room: int = ROOM,
 ) -> Study:
-    """Record a classifier on images, one at a time; the model stays as it is.
+    """Record a classifier on images, one at a time; the model stays as it is, but for its gradients.
 
     Args:
         model: any network whose output are scores of classes.
@@ -100,8 +101,6 @@ def study_network(
     Raises:
         LayerError: the network cannot take the images; no layer matches; or not a single layer fits.
     """
-    model = copy.deepcopy(model)
-    model.train() if training else model.eval(backward=True)
     loss_fn = AuxiliaryLoss(CrossEntropyLoss())
 
     def run(example: Example, label: int) -> tuple[Visits, dict[str, Any]]:
@@ -115,8 +114,10 @@ def study_network(
 
         return record(model, example.x, gradient), said
 
-    builder = _Builder(model, examples, run, layers, checks, room)
-    study = builder.build(lambda i, p: _likely(examples[i].first, p))
+    with restored(model):
+        model.train() if training else model.eval(backward=True)
+        builder = _Builder(model, examples, run, layers, checks, room)
+        study = builder.build(lambda i, p: _likely(examples[i].first, p))
     mode = "training: normalisations use the statistics of this one image, dropout draws a mask"
     study.notes.insert(0, f"Layers behave as in {mode if training else 'evaluation'}.")
     study.notes += (said := [note for example in examples for note in example.notes])
@@ -194,6 +195,9 @@ class _Builder:
         self.store, self.shown = self._fit()
         samples = [self._sample(0, self.first, self.said)]
         self._pass(samples[0], self.examples[0].first, self.first, self.said, everything=True)
+        for k, layer in enumerate(self.layers):
+            if k not in self.shown:
+                self.first[layer].gradients.clear()  # those of a large network take as much memory as the network
         for i, label, is_new in self._further(classes_of):
             visits, said = self.run(self.examples[i], label)
             if is_new:
@@ -202,6 +206,7 @@ class _Builder:
             else:
                 sample = samples[i]
                 self._pass(sample, label, visits, said)
+            del visits  # before there are others
             if not self.store.close(self.room):
                 sample["passes"].pop(str(label))
                 self.notes.append("Other images and classes are left out: they would make the page too large.")
@@ -220,7 +225,10 @@ class _Builder:
 
     def _fit(self) -> tuple[Store, list[int]]:
         """Return a store with the first pass of the layers that fit into it, and which these are."""
+        weights = sum(a.size for i in self.wanted for a in self.first[self.layers[i]].gradients.values())
         for kept in (4, 3):
+            if 2 * weights * kept > 2 * self.room:  # weights and their gradients alone: it is not even tried
+                continue
             store = Store(kept)
             self._put_all(store, self.wanted)
             # (compression hardly ever halves it: there is no need to try)

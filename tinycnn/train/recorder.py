@@ -199,7 +199,7 @@ class Recorder(Callback):
         learnt = trainer.loss is not None
         record = {
             "steps": np.int64(step),
-            "batch_loss": np.float32(trainer.loss if learnt else math.nan),
+            "batch_loss": np.float32(math.nan if trainer.loss is None else float(trainer.loss)),
             "gradients": np.array(
                 [_norm(layer) if learnt else math.nan for _, layer in _layers_with_parameters(model)], np.float32
             ),
