@@ -63,7 +63,7 @@ def commands(path):
     return [words for line in shown.splitlines() if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_are_there(path):
     """The commands of ``tinycnn`` and their options, by name, and what is to be explained."""
     known = typer.main.get_command(app).commands

@@ -72,6 +72,11 @@ def test_links_lead_somewhere():
         assert (ROOT / link).exists(), link
 
 
+def test_it_knows_every_experiment():
+    there = {f"examples/{path.name}" for path in (ROOT / "examples").glob("[0-9][0-9]_*.py")}
+    assert set(re.findall(r"\]\((examples/\d\d_\w+\.py)\)", README)) == there
+
+
 def test_the_table_has_every_model():
     from tinycnn import models
 
