@@ -1,11 +1,7 @@
 """Transfer learning: a network that knows CIFAR-10 learns ants from bees, from few, some and all of 244 photographs.
 
-====================  ==============================================================================================
-few photographs       the network as it is: its features are computed once, kept in a file, and a linear model learns
-some                  the upper layers learn on, each at a rate of its own; what is below is frozen
-all                   everything learns on, the lower layers slowly
-====================  ==============================================================================================
-
+From few the features, computed once and kept in a file, stay as they are, and a linear model learns; from some the
+upper layers learn on; from all everything does, the lower layers slowly.  14_transfer.py is about these three ways.
 Beside each, the same network learns from the same photographs from scratch.  Do not expect wonders: CIFAR-10 shows no
 insects, its network has 64 features, and 153 held-out photographs tell accuracies apart that differ by some 0.08.
 
@@ -73,9 +69,8 @@ def shallow(part: data.Dataset, folder: Path) -> float:
 def learned_on(part: data.Dataset, model: models.Network, rates: dict[str, float]) -> float:
     """Train with a learning rate for each pattern of names."""
     groups = optim.groups_by_name(model, rates)
-    batches = data.Loader(
-        part.images, part.labels, BATCH, transform=data.RandomHorizontalFlip(), normalize=part.normalize
-    )
+    flip = data.RandomHorizontalFlip()
+    batches = data.Loader(part.images, part.labels, BATCH, transform=flip, normalize=part.normalize)
     fit(model, optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=5e-4), batches, EPOCHS)
     return evaluate(model, in_order(held_out))["accuracy"]
 
@@ -106,8 +101,8 @@ if "--all" in sys.argv:
 
 def timed(learn: Callable[[data.Dataset, Path], float], count: int) -> tuple[float, float]:
     """Return the accuracy that comes from so many photographs, and the seconds that takes."""
-    few = count < len(photos)
-    part = photos.subset(data.stratified_split(photos.labels, count / len(photos))[1]) if few else photos
+    share = count / len(photos)
+    part = photos if share == 1 else photos.subset(data.stratified_split(photos.labels, share)[1])
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         return learn(part, Path(folder)), time.perf_counter() - start
