@@ -186,3 +186,8 @@ def test_blocks_are_checked_whole(page):
     open_layer(page, "dense")
     assert "gradient check passed" in page.inner_text("#proof")
     assert "denselayer2.conv2.weight" in page.inner_text("#proof")
+
+
+def test_layers_within_a_block_say_to_which_part_they_belong(page):
+    parts = page.locator("#strip .ways small.part").all_inner_texts()
+    assert parts == ["denselayer1"] * 4 + ["denselayer2"] * 4

@@ -59,7 +59,11 @@ function choose(number, label) {
 
 function drawStrip() {
   const last = (path) => path.slice(path.lastIndexOf(".") + 1), before = (path) => path.slice(0, Math.max(path.lastIndexOf("."), 0));
-  const entry = (layer, i) => `<li><button type="button" data-layer="${i}" class="${layer.composite ? "joint" : ""} ${layer.shown ? "" : "absent"}" title="${escaped(`${layer.path}: ${layer.text}`)}">
+  const part = ({ path, place }) => { // where it is within the block around it
+    const around = `${study.layers[place[0]].path}.`;
+    return before(path.startsWith(around) ? path.slice(around.length) : path);
+  };
+  const entry = (layer, i) => `<li>${layer.place && part(layer) ? `<small class="part">${escaped(part(layer))}</small>` : ""}<button type="button" data-layer="${i}" class="${layer.composite ? "joint" : ""} ${layer.shown ? "" : "absent"}" title="${escaped(`${layer.path}: ${layer.text}`)}">
     <small>${escaped(before(layer.path)) || "&nbsp;"}</small><b>${escaped(layer.type === "Identity" ? "identity" : last(layer.path))}</b><small>${escaped(layer.type)}</small><canvas class="on"></canvas><canvas class="back"></canvas>
     <small>${times(layer.out)}</small><small>${layer.parameters ? `${thousands(layer.parameters)} par.` : "&nbsp;"}</small>
     <small>${layer.macs ? `${brief(layer.macs)} MAC` : "&nbsp;"}</small></button></li>`;
