@@ -34,7 +34,8 @@ def on_page_markdown(markdown: str, page, **_) -> str:
     if page.file.src_uri != OVERVIEW:
         return markdown
     return markdown + "".join(
-        f"\n## [{title(name)}]({name}.md)\n\n{conclusion(result)}\n" for name, result in results().items()
+        f"\n## [{title(name)}]({name}.md)\n\n{conclusion(result)}\n\n![Figure of {name}]({name}.png)\n"
+        for name, result in results().items()
     )
 
 
