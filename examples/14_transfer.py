@@ -1,4 +1,4 @@
-"""Transfer in three regimes: when does it help to know the digits 0–4 before learning 5–9?
+"""Transfer in three regimes: the digits 5–9 for a network that knows 0–4, and when that helps.
 
 A network has learned one task from many images; of the next there are few.  Its features may serve again:
 
