@@ -21,7 +21,7 @@ class SGD(Optimizer):
         d = v                       (nesterov: d = g + μ·v;  without momentum: d = g)
         p ← p − lr·d
 
-    The learning rate stands outside the velocity, as in PyTorch.  Caffe, Chainer, TensorFlow and the papers
+    The learning rate stands outside the velocity, as in PyTorch.  Caffe, Chainer, Keras and the papers
     below put it inside, v ← μ·v + lr·g; p ← p − v.  While lr is constant that is the same path.  After lr drops
     to a tenth, the velocity here is a tenth at once; there it still carries the large steps for about 1/(1 − μ)
     updates, and after a warm-up it lags likewise.
