@@ -46,7 +46,7 @@ nearly all of the work is t² of those.
 
 **Cost.**  t²/m² multiplications for each output, input channel and output channel: 2.25 for m = 4, 4 for m = 2,
 against 9.  Evaluating and interpolating take about 700 + 500 FLOP per tile and channel for m = 4 (300 + 200 for
-m = 2), so that it pays from some 64 channels on.  Where m does not divide the size of the output, the last
+m = 2), so that it pays from a few dozen channels on.  Where m does not divide the size of the output, the last
 tiles are computed in full.  Memory: V and M have t²/m² times the numbers of x and y, U has t²/9 times those of w.
 
 **How the work is cut.**  Where tiles are many, the batch is cut, as everywhere, and forward a single image into bands
