@@ -134,3 +134,19 @@ def dataset(classes, labels):
 def test_difference(classes, training, test, words):
     before = identity(dataset(("ant", "bee"), [0, 0, 1]), dataset(("ant", "bee"), [0, 1]))
     assert difference(before, identity(dataset(classes, training), dataset(classes, test))) == words
+
+
+def test_what_is_watched_is_of_two_classes_even_where_images_come_class_by_class(small, monkeypatch):
+    load = data.load
+
+    def sorted_by_class(*what, **options):
+        dataset = load(*what, **options)
+        return dataset.subset(np.argsort(dataset.labels, kind="stable"))
+
+    monkeypatch.setattr(data, "load", sorted_by_class)
+    opened = open_images(settings(val_fraction=0.0), "cpu", None)
+    ((x, y),) = opened.watched.epoch(0)
+    labels = data.load("digits").labels
+    assert y.tolist() == [labels[0], labels[0] + 1]
+    assert opened.watched_numbers == [0, np.count_nonzero(labels == labels[0])]
+    assert len(x) == 2

@@ -1,19 +1,28 @@
 """What is recorded is what the network computes, it changes nothing, and a resumed training records the same."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from small_runs import assert_equal_runs, settings
 from small_trainers import images, loader, make, same
 
-from tinycnn import Conv2d, Sequential, data, models
-from tinycnn.train import CheckpointError, Recorder, Run, read_records, spread
-from tinycnn.train.recorder import MOST_NUMBERS, RECORDS, quantize, smaller
+from tinycnn import Conv2d, CrossEntropyLoss, Flatten, Linear, Sequential, data, models, optim
+from tinycnn.train import CheckpointError, Recorder, Run, Trainer, read_records, spread
+from tinycnn.train.recorder import MOST_NUMBERS, RECORDS, _norm, quantize, smaller
 
 STEPS = (0, 1, 4, 5, 7, 10)
+FIXED = ("x", "labels")
 X = images()[0][:3].astype(np.float32) / 255
 Y = images()[1][:3]
+
+
+class GlobalMean(Sequential):
+    """(N, C, H, W) -> (N, C)."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
 
 
 def recorder(path, steps=STEPS):
@@ -147,8 +156,107 @@ def test_a_file_that_is_damaged_or_something_else(tmp_path):
     content = bytearray((tmp_path / RECORDS).read_bytes())
     content[-3] ^= 1
     (tmp_path / RECORDS).write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"damaged.*or remove it"):
         read_records(tmp_path)
+
+
+def stopped(path, after=3):
+    """The state of a training that was stopped in its first epoch."""
+    trainer = make(callbacks=[recorder(path)])
+    trainer.after_batch.append(lambda t: t.stop() if t.batch == after else None)
+    trainer.fit(loader(), 2)
+    return trainer.state_dict()
+
+
+def gone_on(path, state):
+    trainer = make(callbacks=[recorder(path)])
+    trainer.load_state_dict(state)
+    trainer.fit(loader(), 2)
+
+
+def test_a_training_goes_on_with_its_own_records_alone(tmp_path):
+    state = stopped(tmp_path / "r")
+    model = Sequential(Flatten(), Linear(36, 4, rng=np.random.default_rng(0)))
+    other = Trainer(
+        model, optim.SGD(model.parameters(), lr=0.1), CrossEntropyLoss(), callbacks=[recorder(tmp_path / "r")]
+    )
+    other.fit(loader(), 1)  # which has no convolution, and is recorded too
+    assert set(read_records(tmp_path / "r").arrays) == {*FIXED, "steps", "batch_loss", "gradients", "loss", "p"}
+    with pytest.raises(CheckpointError, match=r"of another training.*or remove it"):
+        gone_on(tmp_path / "r", state)
+    (tmp_path / "r").unlink()
+    gone_on(tmp_path / "r", state)
+    assert read_records(tmp_path / "r").arrays["steps"].tolist() == [4, 5, 7, 10]
+
+
+def test_other_images_are_another_training(tmp_path):
+    state = stopped(tmp_path / "r")
+    other = make(callbacks=[Recorder(tmp_path / "r", X[:2], Y[:2], STEPS, ["a", "b", "c"], "wxyz")])
+    other.load_state_dict(state)
+    with pytest.raises(CheckpointError, match="of another training"):
+        other.fit(loader(), 2)
+
+
+def test_an_interruption_leaves_whole_records(tmp_path):
+    """A second Ctrl-C ends a training at any place, and then the file is written."""
+    train(tmp_path / "r")
+    records = read_records(tmp_path / "r")
+    last = {name: a[-1] for name, a in records.arrays.items() if name not in FIXED}
+    last["p"] = last["p"][:1]  # does not fit, so that adding ends in the middle
+    with pytest.raises(ValueError, match="dimension"):
+        records.add(last)
+    assert {len(a) for name, a in records.arrays.items() if name not in FIXED} == {len(STEPS)}
+
+
+def test_a_recorder_may_be_given_to_one_training_after_the_other(tmp_path):
+    own = recorder(tmp_path / "r")
+    for _ in range(2):
+        make(callbacks=[own]).fit(loader(), 2)
+    again = (tmp_path / "r").read_bytes()
+    train(tmp_path / "r")
+    assert (tmp_path / "r").read_bytes() == again
+
+
+def test_lengths_of_gradients_take_little_memory_and_touch_nothing():
+    """Of large ones too, and of those that were cleared and are not in memory yet."""
+    layer = Linear(3000, 1500, rng=np.random.default_rng(0))
+    layer.weight.accumulate(np.random.default_rng(1).standard_normal((1500, 3000), np.float32))
+    layer.bias.zero_grad()
+    tracemalloc.start()
+    length = _norm(layer)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert length == pytest.approx(np.linalg.norm(layer.weight.grad.astype(float)), rel=1e-12)
+    assert peak < layer.weight.data.nbytes + 2**20
+    assert layer.bias.is_clear
+    layer.bias.grad[:] = 3
+    layer.weight.requires_grad = False
+    assert _norm(layer) == pytest.approx(3 * 1500**0.5)
+
+
+def test_maps_are_those_before_a_layer_that_works_in_place(tmp_path):
+    class Erase(Sequential):
+        def forward(self, x):
+            x[...] = 0
+            return x
+
+    model = Sequential(Conv2d(1, 2, 3, rng=np.random.default_rng(0)), Erase(), GlobalMean())
+    trainer = type("Standing", (), {"model": model, "loss": None, "epoch": 0, "batch": 0, "batches_per_epoch": 3})()
+    made = Recorder(tmp_path / "r", X, Y % 2, [0])
+    made.on_train_begin(trainer)
+    assert np.abs(made.records.arrays["maps/0"]).max() == 127
+
+
+def test_activations_are_not_kept(tmp_path):
+    """Of all layers at once, that is: a deep network's would take more than its weights."""
+    model = Sequential(*(Conv2d(8, 8, 3, padding=1, rng=np.random.default_rng(i)) for i in range(30)), GlobalMean())
+    trainer = type("Standing", (), {"model": model, "loss": None, "epoch": 0, "batch": 0, "batches_per_epoch": 3})()
+    made = Recorder(tmp_path / "r", np.zeros((2, 8, 64, 64), np.float32), np.array([3, 1]), [0])
+    tracemalloc.start()
+    made.on_train_begin(trainer)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 15 * made.x.nbytes  # four are kept, and im2col takes some
 
 
 def test_numbers_are_kept_to_half_a_step():
@@ -184,7 +292,7 @@ def test_of_many_convolutions_some_and_of_large_ones_few_filters(tmp_path):
     assert len(names) == 4
     assert names[-1].startswith("maps/layer3.2")
     model = Sequential(Conv2d(3, 64, 11, rng=np.random.default_rng(0)))
-    trainer.model = Sequential(model, type("Mean", (type(model),), {"forward": lambda self, x: x.mean((2, 3))})())
+    trainer.model = Sequential(model, GlobalMean())
     made = Recorder(tmp_path / "r", np.zeros((1, 3, 16, 16), np.float32), np.array([3]), [0])
     made.on_train_begin(trainer)
     assert made.records.arrays["filters/0.0"].shape == (1, 16, 3, 11, 11)

@@ -29,7 +29,7 @@ from .settings import Settings
 
 EVALUATION_BATCH = 256
 """Fixed, so that an accuracy measured again is the same number."""
-WATCHED = 64
+WATCHED = 2
 """Images of `Images.watched`."""
 LARGE = 4 << 30
 """Bytes of decoded photographs that are not kept in memory any more."""
@@ -75,7 +75,9 @@ class Images:
 
     Attributes:
         training, validation, test: loaders; validation is None if nothing is set aside.
-        watched: a loader of the first few images of the validation part, or else of the training images as they are.
+        watched: a loader of a few images of the validation part, or else of the training images as they are: of as
+            many classes the first one each.
+        watched_numbers: of these images, in that part.
         num_classes, channels: of the dataset.
         preprocessing: how images become inputs, for a checkpoint's metadata: all that ``predict`` and ``eval`` need.
         learnt: the arrays that belong to it (`normalization`).
@@ -86,6 +88,7 @@ class Images:
     validation: Loader | None
     test: Loader
     watched: Loader
+    watched_numbers: list[int]
     num_classes: int
     channels: int
     preprocessing: dict[str, Any]
@@ -119,11 +122,14 @@ def open_images(settings: Settings, device: str, data_dir: str | None, workers: 
     learnt = {} if isinstance(train, Photographs) else normalization.fit(settings.normalize, train.images)
     scale = normalization.scaling(settings.normalize, published.mean, published.std, learnt, settings.dtype)
     make = _Maker(settings, device, scale, workers)
+    part = train if held_out is None else held_out
+    watched = of_other_classes(part.labels, WATCHED)
     return Images(
         training=make(train, training=True),
         validation=None if held_out is None else make(held_out),
         test=make(test),
-        watched=make(_first(train if held_out is None else held_out)),
+        watched=make(part.subset(np.array(watched))),
+        watched_numbers=watched,
         num_classes=published.num_classes,
         channels=published.shape[0],
         preprocessing=preprocessing(published, size, settings.normalize),
@@ -178,8 +184,14 @@ def _check_classes(fraction: float, published: Any, train: Any) -> None:
         raise ValueError(f"fraction {fraction:g} of {len(published):,} images leaves none of {some(lost)}: take more")
 
 
-def _first(part: Any) -> Any:
-    return part.subset(np.arange(min(len(part), WATCHED)))
+def of_other_classes(labels: np.ndarray, count: int) -> list[int]:
+    """Return the places of the first ``count`` labels of which none was there before; folders come class by class.
+
+    >>> of_other_classes(np.array([3, 3, 1, 3, 0]), 2)
+    [0, 2]
+    """
+    first: list[int] = sorted(np.unique(labels, return_index=True)[1].tolist())
+    return first[:count]
 
 
 def fitted(part: Any, size: Any) -> Any:

@@ -10,7 +10,8 @@ network before it has learnt anything.
 
 **What.**  A few images that are never changed go through the network in evaluation mode: the loss of each, its
 probabilities, and what some convolutions, from the first to the last, make of it.  Further the filters of those
-convolutions, and the loss and the gradient of the batch that was just learnt from, whose length is kept by layer.
+convolutions, and the loss and the gradient of the batch that was just learnt from, whose length is kept by layer: the
+gradient as the update took it, clipped if there is clipping, and where several batches make an update, of those so far.
 
 **How much.**  Filters and maps are for looking at: each is scaled by its largest magnitude to whole numbers of
 −127 … 127 (`quantize`), which is off by at most 1/254 of that.  Large maps are averaged down, and of many channels or
@@ -18,8 +19,9 @@ filters the first are kept, so that no array of a record has more than `MOST_NUM
 
 **Stopped and resumed.**  The file is written whenever the trainer's state is asked for, and at the end, and is replaced
 whole: it is never behind a state that was saved.  A training that goes on from an earlier step drops the records after
-it, and makes them again, to the same bits.  Nothing that is done here changes the training: no random number is drawn,
-and no gradient touched.
+it, and makes them again, to the same bits.  Where there is no file it begins one; it does not go on with one that is
+damaged, or of another training.  Nothing that is done here changes the training: no random number is drawn, and no
+gradient touched.
 """
 
 from __future__ import annotations
@@ -40,20 +42,23 @@ from ..losses import softmax
 from ..losses.auxiliary import scores_of
 from . import checkpoint
 from .callbacks import Callback
+from .checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from .run import Run
     from .trainer import Trainer
 
+CURE = "or remove it: it has nothing but what tinycnn explain shows of a training"
 RECORDS = "records.safetensors"
 """The file's name in a run folder."""
 KIND = "record of a training"
 COUNT = 24
 """Steps that ``tinycnn train`` records."""
-IMAGES = 2
 MOST_CONVS, MOST_CHANNELS, MOST_SIDE = 4, 16, 32
 MOST_NUMBERS = 6_144
 """Of one layer's maps of one image; and of one layer's filters."""
+AT_ONCE = 1 << 20
+"""Numbers of a gradient that are squared at a time: in float64 a large one would take twice the memory again."""
 
 
 def spread(total: int, count: int = COUNT) -> list[int]:
@@ -93,10 +98,12 @@ class Records:
         return len(self.arrays.get("steps", ()))
 
     def add(self, record: dict[str, np.ndarray]) -> None:
-        """Append one."""
+        """Append one, whole: an interruption leaves either all of its arrays or none."""
+        longer = dict(self.arrays)
         for name, value in record.items():
             before = [self.arrays[name]] if name in self.arrays else []
-            self.arrays[name] = np.concatenate([*before, np.asarray(value)[None]])
+            longer[name] = np.concatenate([*before, np.asarray(value)[None]])
+        self.arrays = longer
 
     def drop_after(self, step: int) -> None:
         """Forget what is later than ``step``."""
@@ -121,7 +128,10 @@ def read_records(path: Path | str) -> Records | None:
     path = Path(path) / RECORDS if Path(path).is_dir() else Path(path)
     if not path.exists():
         return None
-    saved = checkpoint.read(path, KIND)
+    try:
+        saved = checkpoint.read(path, KIND)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {CURE}") from None
     return Records({name: np.array(a) for name, a in saved.arrays.items()}, saved.metadata["about"])
 
 
@@ -155,19 +165,30 @@ class Recorder(Callback):
         self._written = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Go on after the records of earlier steps; record step 0."""
-        step = _step_of(trainer)
+        """Go on after the records of earlier steps; record step 0.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another training.
+        """
+        step, self._convs, self._written = _step_of(trainer), None, 0
+        fixed: dict[str, np.ndarray] = {"x": to_numpy(self.x).astype(np.float32), "labels": self.labels}
+        layers = [path for path, _ in _layers_with_parameters(trainer.model)]
+        about = {"layers": layers, "names": self.names, "classes": self.classes}
         found = read_records(self.path) if step else None
         if found is not None:
-            self.records, self._written = found, 0
+            self._check(found, fixed, about)
             found.drop_after(step)
+            self.records = found
             return
-        layers = [path for path, _ in _layers_with_parameters(trainer.model)]
-        fixed: dict[str, np.ndarray] = {"x": to_numpy(self.x).astype(np.float32), "labels": self.labels}
-        about = {"layers": layers, "names": self.names, "classes": self.classes}
-        self.records, self._written = Records(fixed, about | {"steps_per_epoch": trainer.batches_per_epoch}), 0
+        self.records = Records(fixed, about | {"steps_per_epoch": trainer.batches_per_epoch})
         if step == 0 and step in self.steps:
             self.record(trainer)
+
+    def _check(self, found: Records, fixed: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        if any(found.about.get(name) != value for name, value in about.items()) or any(
+            found.arrays[name].shape != value.shape for name, value in fixed.items()
+        ):
+            raise CheckpointError(f"{self.path}: records of another training: take the one of this training, {CURE}")
 
     def on_batch_end(self, trainer: Trainer) -> None:
         """Record if this is one of the steps."""
@@ -209,25 +230,21 @@ class Recorder(Callback):
     def _look(self, model: Layer) -> dict[str, np.ndarray]:
         """Send the images through, and return what there is to see."""
         seen: dict[Layer, Array] = {}
-
-        def note(layer: Layer, x: Array, y: Array) -> None:
-            if isinstance(layer, Conv2d) and (self._convs is None or layer in self._convs):
-                seen[layer] = y if self._convs is None else y.copy()  # what follows may work in place
-
         x = array_module(next(iter(model.parameters())).data).asarray(self.x)
         with undisturbed(model):
             model.eval()
-            if self._convs is None:
-                with watched(model, note):
-                    model.forward(x)
-                self._convs = _some([layer for layer in seen if isinstance(layer, Conv2d)])
-                seen.clear()
+            convs = self._convs = _some_convs(model, x) if self._convs is None else self._convs
+
+            def note(layer: Layer, x: Array, y: Array) -> None:
+                if layer in convs:
+                    seen[layer] = y.copy()  # what follows may work in place
+
             with watched(model, note):
                 logits = scores_of(model.forward(x))
         p = to_numpy(softmax(logits)).astype(np.float64)
         loss = -np.log(np.maximum(p[np.arange(len(p)), self.labels], 1e-300))
         found = {"loss": loss.astype(np.float32), "p": p.astype(np.float32)}
-        for i, conv in enumerate(self._convs):
+        for i, conv in enumerate(convs):
             w = to_numpy(conv.weight.data)
             if i == 0 or w.size <= MOST_NUMBERS:
                 found |= _quantized(f"filters/{conv.path}", w[: max(1, MOST_NUMBERS // w[0].size)])
@@ -258,23 +275,21 @@ def smaller(maps: np.ndarray) -> np.ndarray:
 
 
 def recorder_of(run: Run) -> Recorder:
-    """Return what records a run into its folder: the first images of its validation part, each of another class.
+    """Return what records a run into its folder: `Images.watched`, images of its validation part.
 
     Not of the test images: those are looked at once, at the end.  Without validation it is training images, as they
     are.
     """
-    (x, labels), preprocessing = next(iter(run.images.watched.epoch(0))), run.images.preprocessing
-    labels = to_numpy(labels)
-    chosen = sorted(np.unique(labels, return_index=True)[1])[:IMAGES]
+    x, labels = next(iter(run.images.watched.epoch(0)))
     what = "validation" if run.validation else "training"
     total = run.settings.epochs * len(run.training)
     return Recorder(
         run.folder / RECORDS,
-        to_numpy(x)[chosen],
-        labels[chosen],
+        to_numpy(x),
+        labels,
         spread(total, run.settings.record),
-        [f"{what} image {i}" for i in chosen],
-        preprocessing["classes"],
+        [f"{what} image {i}" for i in run.images.watched_numbers],
+        run.images.preprocessing["classes"],
     )
 
 
@@ -287,13 +302,28 @@ def _layers_with_parameters(model: Layer) -> list[tuple[str, Layer]]:
 
 
 def _norm(layer: Layer) -> float:
-    """Return the length of the gradient of a layer's own parameters."""
-    squares = [float((p.grad.astype(np.float64) ** 2).sum()) for p in layer._parameters.values()]
-    return math.sqrt(sum(squares))
+    """Return the length of the gradient of a layer's own parameters, as far as there is one."""
+    return math.sqrt(sum(_square(p.grad) for p in layer._parameters.values() if p.requires_grad and not p.is_clear))
 
 
-def _some(convs: list[Conv2d]) -> list[Conv2d]:
-    """Return a few of them, from the first to the last."""
+def _square(g: Array) -> float:
+    """Return Σ g²."""
+    g = g.reshape(-1) if g.ndim < 2 else g
+    rows = max(1, AT_ONCE * len(g) // max(g.size, 1))
+    return sum(float((g[k : k + rows].astype(np.float64) ** 2).sum()) for k in range(0, len(g), rows))
+
+
+def _some_convs(model: Layer, x: Array) -> list[Conv2d]:
+    """Return a few of the convolutions that a forward of ``x`` comes through, from the first to the last."""
+    called: dict[Conv2d, None] = {}
+
+    def note(layer: Layer, x: Array, y: Array) -> None:
+        if isinstance(layer, Conv2d):
+            called[layer] = None
+
+    with watched(model, note):
+        model.forward(x)
+    convs = list(called)
     last, count = len(convs) - 1, min(len(convs), MOST_CONVS)
     return [convs[round(i * last / max(count - 1, 1))] for i in range(count)]
 
