@@ -14,6 +14,7 @@ from tinycnn import models
 from tinycnn.explain import study_network, training_of, write
 from tinycnn.explain.study import Example
 from tinycnn.train import Run, read_records
+from tinycnn.train.recorder import RECORDS, Records
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,69 @@ def test_where_room_is_short_steps_are_left_out(run):
         np.testing.assert_array_equal(array, records.arrays[name][kept])
 
 
+def test_what_it_takes_is_counted_whole(tmp_path):
+    """Images of 224×224 and beliefs in a thousand classes take more than the pictures, and the page has one size."""
+    rng = np.random.default_rng(0)
+    records = Records(
+        {"x": rng.standard_normal((2, 3, 224, 224), np.float32), "labels": np.array([1, 2])},
+        {"layers": ["conv"], "names": ["a", "b"], "classes": [f"Größe {k}" for k in range(1000)], "steps_per_epoch": 1},
+    )
+    for step in range(9):
+        records.add(
+            {
+                **{"steps": np.int64(step), "batch_loss": np.float32(1), "gradients": np.ones(1, np.float32)},
+                **{"loss": np.ones(2, np.float32), "p": rng.random((2, 1000), np.float32)},
+                **{"maps/conv": np.ones((2, 1, 2, 2), np.int8), "maps/conv/scale": np.float32(1)},
+            }
+        )
+    records.write(tmp_path / RECORDS)
+    found = training_of(tmp_path)
+    size = len(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode())
+    assert size - 20 <= found["room"] <= size
+    assert found["room"] > 500_000
+    less = training_of(tmp_path, room=found["room"] - 50_000)
+    assert less["room"] <= found["room"] - 50_000
+    assert less["steps"] == [0, 2, 4, 6, 8]
+
+
 def test_what_was_not_recorded(run, tmp_path):
     assert training_of(tmp_path) is None
     assert training_of(run / "last.safetensors") is None
+
+
+def shown(records, folder):
+    """Return a study of a network with these records of a training, without its arrays, as a page."""
+    records.write(folder / RECORDS)
+    x = np.zeros((1, 1, 32, 32), np.float32)
+    study = study_network(models.create("lenet5"), [Example(x, 3, "none")], "0123456789", "run", checks=False)
+    study.training = training_of(folder)
+    return write(study, folder / "page.html")
+
+
+def test_step_0_alone(run, tmp_path):
+    """As ``--record 1`` has it."""
+    records = read_records(run)
+    records.drop_after(0)
+    with chromium() as browser, visit(browser, shown(records, tmp_path)) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        assert "step 0, epoch 0.0" in page.inner_text("#when")
+        assert page.get_attribute("#marker", "x1") == "40"
+        assert "NaN" not in page.inner_html("#training")
+
+
+def test_a_training_that_ran_away(run, tmp_path):
+    """What is infinite or not a number is told as none."""
+    records = read_records(run)
+    for name in ("batch_loss", "loss", "p", "gradients", "maps/conv1/scale"):
+        records.arrays[name][-1] = np.nan
+    records.arrays["gradients"][-2] = np.inf
+    with chromium() as browser, visit(browser, shown(records, tmp_path)) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        assert page.inner_text("#loss-then") == "–"
+        assert set(page.locator("#bars output").all_inner_texts()) == {"–"}
+        for t in (0, len(records) - 2, len(records) - 1):
+            page.evaluate(f"showMoment({t})")
+            assert "NaN" not in page.inner_html("#training")
 
 
 def number(text):

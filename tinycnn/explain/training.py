@@ -18,10 +18,8 @@ import numpy as np
 from ..train.folder import METRICS
 from ..train.recorder import Records, quantize, read_records
 
-ROOM = 1_600_000
-"""Characters that the pictures may take; of more of them every second step is left out."""
-ROOM_OF_THE_REST = 50_000
-"""Characters for everything but pictures, amply."""
+ROOM = 2_000_000
+"""Bytes that all of it may take; of more, every second step is left out."""
 DIGITS = 6
 
 
@@ -30,7 +28,7 @@ def training_of(run: Path, room: int = ROOM) -> dict[str, Any] | None:
 
     Args:
         run: its folder; a checkpoint's file has none.
-        room: characters that pictures may take.
+        room: bytes that it may take; two steps are there even if they take more.
 
     Raises:
         CheckpointError: the records are damaged.
@@ -39,20 +37,26 @@ def training_of(run: Path, room: int = ROOM) -> dict[str, Any] | None:
     if records is None or not len(records):
         return None
     chosen = np.arange(len(records))
-    while len(text := _packed(records, chosen)) > room and len(chosen) > 2:
+    validation = _validation(run, records.about["steps_per_epoch"])
+    while (found := _at(records, chosen, validation))["room"] > room and len(chosen) > 2:
         chosen = np.unique([*chosen[::2], len(records) - 1])
+    return found
+
+
+def _at(records: Records, chosen: np.ndarray, validation: list[list[float]]) -> dict[str, Any]:
+    """Return what there is at some of the records; ``room`` is what the rest takes."""
     arrays = records.arrays
-    return {
+    found = {
         **records.about,
         **{name: _json(arrays[name][chosen]) for name in ("steps", "batch_loss", "loss", "p", "gradients")},
         "labels": arrays["labels"].tolist(),
         "left_out": len(records) - len(chosen),
         "pictures": [{"name": name, **_shape(records, name, chosen)} for name in _pictures(records)],
-        "bytes": text,
-        "room": len(text) + ROOM_OF_THE_REST,
+        "bytes": _packed(records, chosen),
         "x": {"shape": arrays["x"].shape[1:], "bytes": _text(quantize(arrays["x"])[0].tobytes())},
-        "validation": _validation(run, records.about["steps_per_epoch"]),
+        "validation": validation,
     }
+    return found | {"room": len(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode())}
 
 
 def _pictures(records: Records) -> list[str]:

@@ -4,7 +4,7 @@ const training = study.training;
 const moment = { t: 0, image: 0, timer: null };
 
 const epochsAt = (step) => step / training.steps_per_epoch;
-const along = (step) => Math.log(1 + step) / Math.log(1 + training.steps[training.steps.length - 1] || 2);
+const along = (step) => Math.log(1 + step) / (Math.log(1 + training.steps[training.steps.length - 1]) || 1); // or 1: step 0 is all there is
 
 // ---- the slider and the loss -----------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ function drawBars(t) {
   if (p.length > SHOWN) {
     classes = classes.sort((a, b) => (b === label) - (a === label) || last[b] - last[a]).slice(0, SHOWN);
   }
-  byId("bars").innerHTML = classes.map((k) => `<div class="bar ${k === label ? "now" : ""}"><span>${escaped(training.classes[k] ?? k)}</span><i><b style="width:${(100 * p[k]).toFixed(2)}%"></b></i><output data-class="${k}">${(100 * p[k]).toFixed(1)} %</output></div>`).join("");
+  byId("bars").innerHTML = classes.map((k) => `<div class="bar ${k === label ? "now" : ""}"><span>${escaped(training.classes[k] ?? k)}</span><i><b style="width:${(100 * p[k]).toFixed(2)}%"></b></i><output data-class="${k}">${p[k] === null ? "–" : `${(100 * p[k]).toFixed(1)} %`}</output></div>`).join("");
 }
 
 function drawGradients(t) {
