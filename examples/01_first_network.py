@@ -43,10 +43,9 @@ predicted = scores.argmax(axis=1)
 wrong = np.flatnonzero(predicted != y_test)
 
 figure, axes = lab.figure(1, 2, size=(9.2, 3.4))
-for part in ("train", "val"):
-    axes[0].plot(
-        [row["epoch"] for row in trainer.history], [row[f"{part}_loss"] for row in trainer.history], label=part
-    )
+for part, style, name in (("train", "-", "training"), ("val", "--", "test")):
+    losses = [row[f"{part}_loss"] for row in trainer.history]
+    axes[0].plot(range(1, len(losses) + 1), losses, style, label=name)
 axes[0].set(yscale="log", xlabel="epoch", ylabel="cross-entropy")
 axes[0].legend(frameon=False)
 axes[1].axis("off")

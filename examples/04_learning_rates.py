@@ -7,12 +7,13 @@ Too small a rate does nothing wrong, it only takes forever: the loss stays near 
 large a rate jumps across the valley to a place with larger gradients, so that the next jump is larger still.  How that
 ends depends on the network.  Where negative numbers leak through (LeakyReLU with slope 0.1) everything grows until it
 overflows, after a few steps; `Trainer` raises `NonFiniteError`, which says in which layer.  Where they do not (slope 0,
-which is ReLU) some jump may leave a whole layer at zero for every image: no gradient passes it, and the network is
-stuck, with finite numbers, at a loss that a guess would beat.  No error tells of that; the loss curve does.
+which is ReLU) some jump may leave a whole layer at zero for every image, before anything overflows: no gradient passes
+it, and the network is stuck, with finite numbers, at a loss that a guess would beat.  No error tells of that; the loss
+curve does.
 
 The figure shows the loss of every step for some of the rates (slope 0.1, means of ten steps), and the mean loss of the
 last epoch against the rate: flat, then a valley, then a wall.  The best rate stands close to the wall.  In a valley of
-curvature c the wall is at lr = 2/c (LeCun et al. 1998, "Efficient BackProp", section 4.6).
+curvature c the wall is at lr = 2/c (LeCun et al. 1998, "Efficient BackProp", section 5.1).
 """
 
 import lab
@@ -25,7 +26,7 @@ options = lab.options(__doc__)
 x_train, y_train = lab.digits("train", 600 if options.quick else None)
 batches = data.Loader(x_train, y_train, batch_size=16, seed=options.seed)
 epochs = 3 if options.quick else 10
-rates = 10.0 ** np.arange(-5, 1.1, 1 if options.quick else 0.5)
+rates = 10.0 ** (np.array([-5, -4, -3, -2, -1, 0, 0.5, 1]) if options.quick else np.arange(-5, 1.1, 0.5))
 
 
 def network(slope: float) -> Sequential:
@@ -68,13 +69,16 @@ for slope, style in ((0.1, "o-"), (0.0, "s--")):
         print(f"{slope:5}  {lr:7.1e}  {final[slope, lr]:5.3f}  {wrong[slope, lr]}")
         if slope and lr in rates[:: 1 if options.quick else 2]:
             curve = np.convolve(losses, np.full(10, 0.1), "valid") if finished else np.array(losses)
-            axes[0].plot(np.arange(len(curve)) + 1, curve, "-" if finished else ":", label=f"{lr:g}")
+            axes[0].plot(np.arange(len(curve)) + 1, curve, "-" if finished else ":", label=f"{lr:.2g}")
     name = f"LeakyReLU({slope})" if slope else "ReLU"
     axes[1].plot(rates, [min(final[slope, lr], wall) for lr in rates], style, markersize=4, label=name)
 axes[0].set(xscale="log", yscale="log", ylim=(1e-3, 80), xlabel="step", ylabel="cross-entropy")
 axes[0].legend(frameon=False, title="learning rate", fontsize=8, ncols=2, loc="lower left")
 axes[1].set(xscale="log", yscale="log", ylim=(1e-3, 80), xlabel="learning rate", ylabel="mean loss of the last epoch")
+dead = [lr for lr in rates if wrong[0.0, lr].startswith("dead")]
 axes[1].annotate("NonFiniteError", (rates[-1], wall), (0, 5), textcoords="offset points", ha="right")
+for lr in dead:
+    axes[1].annotate("dead", (lr, final[0.0, lr]), (0, -14), textcoords="offset points", ha="center")
 axes[1].legend(frameon=False, loc="lower left")
 for panel in axes:
     panel.axhline(guess, color="grey", linestyle=":", linewidth=1)
@@ -89,10 +93,11 @@ lab.conclude(
     figure,
     f"Rates up to {idle:.2g} leave the loss above {0.97 * guess:.2f}; those from {good[0]:.2g} to {good[-1]:.2g} at "
     f"least halve it, best of them {best:.2g} with {losses[best]:.3f}.\nAt 10, LeakyReLU: {wrong[0.1, 10.0]}.\n"
-    f"At 10, ReLU: a loss of {final[0.0, 10.0]:.2f}, worse than a guess; {wrong[0.0, 10.0]}.",
+    f"With ReLU the network is dead at {', '.join(f'{lr:.2g}' for lr in dead)}, at a loss of "
+    f"{', '.join(f'{final[0.0, lr]:.2f}' for lr in dead)}, worse than a guess.",
     holds=idle >= 1e-4
     and losses[best] < guess / 4
     and wrong[0.1, 10.0].startswith("NonFiniteError")
-    and wrong[0.0, 10.0].startswith("dead")
-    and final[0.0, 10.0] > guess,
+    and dead
+    and min(final[0.0, lr] for lr in dead) > guess,
 )

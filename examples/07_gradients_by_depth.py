@@ -14,13 +14,14 @@ images. A cosine near 1 says that near images ask for nearly the same change. A 
 the gradient resembles white noise: what one image asks for tells nothing about its neighbour, and a step that is right
 here is wrong next to it, whatever its size. Balduzzi et al. call such gradients shattered.
 
-Only the network with both keeps both. Without normalisation the gradient shrinks (plain; He's initialisation, which
-would keep it, does not know of the zeros at the borders) or grows (residual, as every block adds to the signal).
-BatchNorm alone keeps the activations in range and not the gradient: it grows, and it is shattered. He et al. found
-healthy norms in plain networks with BatchNorm *during training*; what is shown here holds at initialisation.
+Only the network with both comes near to keeping both. Without normalisation the gradient shrinks (plain; He's
+initialisation, which would keep it, does not know of the zeros at the borders) or grows (residual, as every block adds
+to the signal). BatchNorm alone keeps the activations in range and not the gradient: it grows, and it is shattered. That
+is so at initialisation and at great depth: He et al. report healthy norms for their plain networks with BatchNorm, of
+18 and 34 layers in training; here are 98, untrained.
 
 Sources: Balduzzi et al. 2017, "The shattered gradients problem"; Yang et al. 2019, "A mean field theory of batch
-normalization", for BatchNorm's growing gradients.
+normalization", for BatchNorm's growing gradients; He et al. 2016, "Deep residual learning for image recognition", 4.1.
 """
 
 import lab

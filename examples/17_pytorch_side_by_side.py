@@ -106,7 +106,7 @@ for dtype in (np.float32, np.float64):
     worst[name] = gradients[0], max(gradients[:10]), max(losses)
     left.semilogy(np.maximum(losses, 1e-17), label=name, linewidth=0.8)
     right.semilogy(gradients, label=name, linewidth=0.8)
-for axes, what in ((left, "difference of the losses"), (right, "worst relative difference of a gradient")):
+for axes, what in ((left, "difference of the losses, 0 at 1e-17"), (right, "worst relative difference of a gradient")):
     axes.set(xlabel="step", ylabel=what)
 right.legend(frameon=False)
 
