@@ -25,12 +25,18 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(run, tmp_path_factory):
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser, run, tmp_path_factory):
     x = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
     study = study_network(models.create("lenet5"), [Example(x, 3, "noise")], "0123456789", "run", checks=False)
     study.training = training_of(run)
     path = write(study, tmp_path_factory.mktemp("page") / "run.html")
-    with chromium() as browser, visit(browser, path) as page:
+    with visit(browser, path) as page:
         page.wait_for_selector("body[data-ready=yes]")
         yield page
 
@@ -112,24 +118,24 @@ def shown(records, folder):
     return write(study, folder / "page.html")
 
 
-def test_step_0_alone(run, tmp_path):
+def test_step_0_alone(browser, run, tmp_path):
     """As ``--record 1`` has it."""
     records = read_records(run)
     records.drop_after(0)
-    with chromium() as browser, visit(browser, shown(records, tmp_path)) as page:
+    with visit(browser, shown(records, tmp_path)) as page:
         page.wait_for_selector("body[data-ready=yes]")
         assert "step 0, epoch 0.0" in page.inner_text("#when")
         assert page.get_attribute("#marker", "x1") == "40"
         assert "NaN" not in page.inner_html("#training")
 
 
-def test_a_training_that_ran_away(run, tmp_path):
+def test_a_training_that_ran_away(browser, run, tmp_path):
     """What is infinite or not a number is told as none."""
     records = read_records(run)
     for name in ("batch_loss", "loss", "p", "gradients", "maps/conv1/scale"):
         records.arrays[name][-1] = np.nan
     records.arrays["gradients"][-2] = np.inf
-    with chromium() as browser, visit(browser, shown(records, tmp_path)) as page:
+    with visit(browser, shown(records, tmp_path)) as page:
         page.wait_for_selector("body[data-ready=yes]")
         assert page.inner_text("#loss-then") == "–"
         assert set(page.locator("#bars output").all_inner_texts()) == {"–"}
@@ -202,6 +208,85 @@ def test_a_map_is_that_of_the_image_and_the_step(page, run):
         a = records["maps/conv1"][t, image, 1].astype(float) * records["maps/conv1/scale"][t] / spans["maps/conv1"]
         redder = rgb[..., 0] - rgb[..., 2].astype(float)
         assert np.corrcoef(np.sign(a) * np.sqrt(np.abs(a)), redder)[0, 1] > 0.97
+
+
+PAPER, BLUE, ORANGE = ([252, 251, 248], [27, 92, 170], [200, 82, 20])
+
+
+def painted(page, selector):
+    """Return a picture's red, green and blue, (H, W, 3), read off a copy."""
+    code = """(selector) => {
+        const source = document.querySelector(selector), copy = document.createElement("canvas").getContext("2d");
+        [copy.canvas.width, copy.canvas.height] = [source.width, source.height];
+        copy.drawImage(source, 0, 0);
+        return [source.height, source.width, [...copy.getImageData(0, 0, source.width, source.height).data]];
+    }"""
+    height, width, numbers = page.evaluate(code, selector)
+    return np.reshape(numbers, (height, width, 4))[..., :3]
+
+
+def colours(a, scale, most):
+    """(H, W) of −127 … 127 -> (H, W, 3)"""
+    share = np.sqrt(np.abs(a[..., None].astype(float)) * scale / (127 * most))
+    return PAPER + share * (np.where(a[..., None] < 0, BLUE, ORANGE) - PAPER)
+
+
+def tile(rgb, row, column, H, W):
+    return rgb[row * (H + 1) : row * (H + 1) + H, column * (W + 1) : column * (W + 1) + W]
+
+
+def test_every_picture_is_that_of_its_step_image_and_channel(browser, tmp_path):
+    """Random numbers, which are like no others; colours to one of 255."""
+    rng, T = np.random.default_rng(0), 3
+
+    def random(*shape):
+        return rng.integers(-127, 128, shape).astype(np.int8)
+
+    arrays = {
+        **{"x": rng.uniform(-1, 1, (2, 1, 6, 5)).astype(np.float32), "labels": np.array([1, 2])},
+        **{"steps": np.array([0, 4, 9]), "batch_loss": np.array([np.nan, 2.5, 1.5], np.float32)},
+        **{"loss": np.array([[3, 4], [2, 3.5], [1, 0.5]], np.float32), "p": rng.random((T, 2, 3), np.float32)},
+        **{"gradients": rng.random((T, 2), np.float32)},
+        **{"filters/a": random(T, 9, 3, 2, 3), "filters/a/scale": np.array([0.5, 1, 2], np.float32)},
+        **{"filters/b": random(T, 2, 4, 3, 2), "filters/b/scale": np.array([1, 0.5, 0.25], np.float32)},
+        **{"maps/a": random(T, 2, 10, 4, 3), "maps/a/scale": np.array([0.5, 4, 1], np.float32)},
+    }
+    about = {"layers": ["a", "b"], "names": ["one", "two"], "classes": ["u", "v", "w"], "steps_per_epoch": 3}
+    with visit(browser, shown(Records(arrays, about), tmp_path)) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        for t, n in ((0, 0), (1, 1), (2, 0)):
+            page.select_option("#watched", str(n))
+            page.evaluate(f"showMoment({t})")
+            rgb, w = painted(page, "[data-picture='0']"), arrays["filters/a"][t] * arrays["filters/a/scale"][t] / 2
+            for o in range(9):  # eight in a row; three channels are red, green and blue
+                found = tile(rgb, o // 8, o % 8, 2, 3)
+                np.testing.assert_allclose(found, 127.5 + 127.5 / 127 * w[o].transpose(1, 2, 0), atol=0.51)
+            rgb = painted(page, "[data-picture='2']")
+            for o in range(2):  # a column for each filter
+                for c in range(4):
+                    expected = colours(arrays["filters/b"][t, o, c], arrays["filters/b/scale"][t], 1)
+                    np.testing.assert_allclose(tile(rgb, c, o, 3, 2), expected, atol=0.51)
+            rgb = painted(page, "[data-picture='1']")
+            for c in range(10):
+                expected = colours(arrays["maps/a"][t, n, c], arrays["maps/a/scale"][t], 4)
+                np.testing.assert_allclose(tile(rgb, c // 8, c % 8, 4, 3), expected, atol=0.51)
+            grey, x = painted(page, "#watched-image")[..., 0], arrays["x"][n, 0]
+            assert np.corrcoef(grey.ravel(), x.ravel())[0, 1] < -0.999  # from paper to ink
+            check_curves(page, arrays, n)
+
+
+def check_curves(page, arrays, image):
+    """Points of the losses: the higher, the larger; one above the other at the same step."""
+    points = {}
+    for what in ("soft", "accent"):
+        code = "all => all.map((c) => [c.cx.baseVal.value, c.cy.baseVal.value])"
+        points[what] = np.array(page.eval_on_selector_all(f'#loss-curve circle[fill="var(--{what})"]', code))
+    steps, batch, own = arrays["steps"], arrays["batch_loss"], arrays["loss"][:, image]
+    most = max(np.nanmax(batch), own.max())
+    width = float(page.evaluate("CURVE.width"))
+    for found, values, at in ((points["soft"], batch[1:], steps[1:]), (points["accent"], own, steps)):
+        np.testing.assert_allclose(found[:, 0], 40 + np.log1p(at) / np.log(10) * (width - 52), atol=0.06)
+        np.testing.assert_allclose(found[:, 1], 10 + (1 - values / most) * 158, atol=0.06)
 
 
 def test_the_curve_and_the_buttons(page, run):
