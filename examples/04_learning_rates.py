@@ -77,8 +77,8 @@ axes[0].legend(frameon=False, title="learning rate", fontsize=8, ncols=2, loc="l
 axes[1].set(xscale="log", yscale="log", ylim=(1e-3, 80), xlabel="learning rate", ylabel="mean loss of the last epoch")
 dead = [lr for lr in rates if wrong[0.0, lr].startswith("dead")]
 axes[1].annotate("NonFiniteError", (rates[-1], wall), (0, 5), textcoords="offset points", ha="right")
-for lr in dead:
-    axes[1].annotate("dead", (lr, final[0.0, lr]), (0, -14), textcoords="offset points", ha="center")
+for lr in dead[-1:]:
+    axes[1].annotate("dead", (lr, final[0.0, lr]), (0, -14), textcoords="offset points", ha="right")
 axes[1].legend(frameon=False, loc="lower left")
 for panel in axes:
     panel.axhline(guess, color="grey", linestyle=":", linewidth=1)

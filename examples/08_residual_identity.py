@@ -1,7 +1,8 @@
 """Why a residual block learns the identity under weight decay.
 
 Weight decay adds λ/2·‖w‖² to the loss. A weight that the data do not need gets no other gradient than λw, and SGD
-multiplies it by 1 − ηλ in every step: it goes to 0. What a block becomes then depends on the shortcut:
+multiplies it by 1 − ηλ in every step, by about 1 − ηλ/(1 − μ) with a momentum of μ: it goes to 0. What a block becomes
+then depends on the shortcut:
 
 plain block      y = relu(F(x))      F → 0:   y → 0       nothing passes, whatever is before or after it
 residual block   y = relu(x + F(x))  F → 0:   y → relu(x) = x, as x comes out of a ReLU: the identity
@@ -12,7 +13,7 @@ where weight decay leads.
 Six blocks of two convolutions read the digits, for which fewer would do. Weight decay acts on the blocks alone, so that
 nothing else changes, and there is no normalisation, which would undo the shrinking of the weights before it. The left
 panel shows how large F(x) is beside x, ‖F(x)‖ / ‖x‖, against λ. With shortcuts it falls to 0, and the network reads as
-well as before (middle). Plain blocks hold it near 1, which the data ask for, until weight decay wins: then nothing of
+well as before (middle). Plain blocks hold it above 1, which the data ask for, until weight decay wins: then nothing of
 the image arrives at the end. The right panel takes one block at a time out of trained networks, with no weight decay
 and with the most, and passes x on in its place: residual blocks that have become the identity are hardly missed,
 plain blocks are.

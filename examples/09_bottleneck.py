@@ -52,7 +52,7 @@ def milliseconds(nets: dict[int, Layer], images: int, turns: int) -> dict[int, f
 
 
 def without_bottlenecks(model: Layer, input_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of a GoogLeNet as it is, and with the 1×1 before each 3×3 and 5×5 taken out."""
+    """Multiply-adds of a GoogLeNet as it is, and with the 1×1 before the 3×3 and 5×5 of its modules taken out."""
     summary, layers = model.summary(input_shape), dict(model.named_layers())
     macs = {row.path: row.macs for row in summary.rows}
     saved = 0

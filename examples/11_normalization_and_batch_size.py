@@ -6,8 +6,8 @@ network is evaluated with, averages over many batches, is not what it was traine
 of channels of one image, InstanceNorm over each channel of one image, and neither knows what a batch is.
 
 The same network is trained with each.  As in Wu & He 2018 ("Group normalization"), where a batch is what one of eight
-GPUs holds, N is the number of images that are normalised together; the gradients of several such batches are
-accumulated into one update, of 128 images whatever N is (32 with --quick).  So number of updates, learning rate and
+GPUs holds, N is the number of images that are normalised together.  Unlike there, the gradients of several such batches
+are accumulated into one update, of 128 images whatever N is (32 with --quick).  So number of updates, learning rate and
 images seen are the same for all N, and no rule has to scale the rate: what differs is the statistics.  The convolutions
 work on 8×8 pixels and then on 2×2, where a batch of two has 8 values for each channel.  (With the 8×8 and 4×4 maps of
 example 01, this data is too easy: the noise does little harm, and can even do good, as dropout does.)
@@ -68,7 +68,7 @@ def noise(model: Layer, N: int, draws: int = 10) -> float:
 
 
 options = lab.options(__doc__)
-size, update, epochs, runs = (512, 32, 6, 1) if options.quick else (1024, 128, 10, 2)
+size, update, epochs, runs = (512, 32, 5, 1) if options.quick else (1024, 128, 10, 2)
 sizes = dict.fromkeys(NORMS, (128, 64, 32, 16, 8, 4, 2))
 if options.quick:
     sizes = {"BatchNorm": (32, 2), "GroupNorm": (32, 8), "InstanceNorm": (32, 8)}
