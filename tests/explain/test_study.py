@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tinycnn import LayerError, contract
-from tinycnn.explain import study_layer, study_network
+from tinycnn import LayerError, contract, models
+from tinycnn.explain import Example, study_layer, study_network, write
 from tinycnn.explain.pack import decode
 from tinycnn.layers import Linear
 
@@ -78,6 +78,17 @@ def test_an_image_of_the_wrong_size(model, examples):
     wrong = type(examples[0])(examples[0].x[:, :, :6], 0, "small")
     with pytest.raises(LayerError, match="fc"):
         study_network(model, [wrong], CLASSES, "small")
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_network_that_ran_away(tmp_path):
+    model, x = models.create("lenet5"), np.ones((1, 1, 32, 32), np.float32)
+    for p in model.parameters():
+        p.data[...] *= 1e5  # large, and all sums still numbers
+    write(study_network(model, [Example(x, 3, "ones")], "0123456789", "large", checks=False), tmp_path / "page.html")
+    model.conv2.weight.data[0, 0] = np.inf
+    with pytest.raises(LayerError, match=r"conv2: its output has numbers that are infinite .* an earlier checkpoint"):
+        study_network(model, [Example(x, 3, "ones")], "0123456789", "large", checks=False)
 
 
 @pytest.mark.parametrize("name", contract.CASES)

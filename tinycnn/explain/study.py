@@ -99,7 +99,8 @@ def study_network(
         room: characters that arrays may take.
 
     Raises:
-        LayerError: the network cannot take the images; no layer matches; or not a single layer fits.
+        LayerError: the network cannot take the images; its numbers overflow; no layer matches; or not a single layer
+            fits.
     """
     loss_fn = AuxiliaryLoss(CrossEntropyLoss())
 
@@ -112,7 +113,9 @@ def study_network(
             said.update(loss=float(loss), p=softmax(logits)[0].tolist(), logits=logits, dlogits=scores_of(dlogits))
             return dlogits
 
-        return record(model, example.x, gradient), said
+        visits = record(model, example.x, gradient)
+        _check_finite(visits)
+        return visits, said
 
     with restored(model):
         model.train() if training else model.eval(backward=True)
@@ -274,7 +277,7 @@ class _Builder:
         shown = self.layers_shown(visits)
         forward = {str(k): _put_forward(self.store, layer, visits[layer], visits) for k, layer in shown}
         logits = self.store.add(to_numpy(said["logits"])) if "logits" in said else None
-        variances = [float(visits[layer].y.var()) if layer in visits else None for layer in self.layers]
+        variances = [float(visits[layer].y.var(dtype=np.float64)) if layer in visits else None for layer in self.layers]
         named = {"name": example.name, "label": example.label, "first": example.first, "p": said["p"], "logits": logits}
         return {**named, "image": self.store.add(to_numpy(example.x)), "shape": list(example.x.shape[1:]),
                 "forward": forward, "variances": variances, "passes": {}}  # fmt: skip
@@ -348,6 +351,18 @@ def _put_backward(store: Store, layer: Layer, visit: Visit, visits: Visits, ever
         "gradients": gradients,
         "ways": [{"name": name, "dx": store.add(w.dx), "norm": _norm(w.dx)} for name, w in branches],
     }
+
+
+def _check_finite(visits: Visits) -> None:
+    """Raise an error that names the first layer where numbers overflow, going forward and then back."""
+    forward = [(layer, "output", visit.y) for layer, visit in visits.items()]
+    back = [(layer, "dL/dx", visit.dx) for layer, visit in reversed(visits.items()) if visit.dx is not None]
+    for layer, what, a in (*forward, *back):
+        if not np.isfinite(a).all():
+            raise LayerError(
+                f"{layer.path or layer}: its {what} has numbers that are infinite or not a number: its weights have run "
+                "away: take an earlier checkpoint, or train with a smaller learning rate"
+            )
 
 
 def _norms(visit: Visit | None) -> dict[str, float | None]:
