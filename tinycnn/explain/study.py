@@ -360,8 +360,8 @@ def _check_finite(visits: Visits) -> None:
     for layer, what, a in (*forward, *back):
         if not np.isfinite(a).all():
             raise LayerError(
-                f"{layer.path or layer}: its {what} has numbers that are infinite or not a number: its weights have run "
-                "away: take an earlier checkpoint, or train with a smaller learning rate"
+                f"{layer.path or layer}: its {what} has numbers that are infinite or not a number; the weights have "
+                "run away: take an earlier checkpoint, or train with a smaller learning rate"
             )
 
 
