@@ -10,10 +10,10 @@ Here three convolutions learn 0–4 from all images, then 5–9 from n of each; 
 from the same n, from random weights.  Once the digits stand anywhere on a canvas of 12×12, once all in its middle.
 
 The figure shows the test accuracy on 5–9 against n, with the standard error over draws of the n images.  Where digits
-stand anywhere, what a stroke looks like at every place has to be learned, and to bring that along is worth about
-twice as many images.  Where they stand in the middle the lesson is another one: a few images say where the ink is, and
-features made to tell 0 to 4 apart are in the way, the more of them are kept.  Transfer is worth what the tasks share
-and the new images do not say.
+stand anywhere, what a stroke looks like at every place has to be learned, and to bring that along helps as long as the
+new images are few; when there are 128 of each, they say it better themselves.  Where they stand in the middle the
+lesson is another one: a few images say where the ink is, and features made to tell 0 to 4 apart are in the way, the
+more of them are kept.  Transfer is worth what the tasks share and the new images do not say.
 
 In the manner of Yosinski et al. 2014, "How transferable are features in deep neural networks?"; with photographs and a
 published network: examples/transfer_learning.py.

@@ -15,7 +15,7 @@ test images know the error; the curves share their images, so their differences 
 calibration error, the mean difference between confidence and accuracy; and the error of the views, of each network by
 itself.  Networks learn from few images, so that there are mistakes to count.
 
-Sources: Krizhevsky, Sutskever & Hinton 2012, section 4.1 (ten crops) and 6.1 (ensembles); Lakshminarayanan, Pritzel &
+Sources: Krizhevsky, Sutskever & Hinton 2012, section 4.1 (ten crops) and 6 (ensembles); Lakshminarayanan, Pritzel &
 Blundell 2017, "Simple and scalable predictive uncertainty estimation using deep ensembles".
 """
 

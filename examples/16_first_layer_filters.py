@@ -4,9 +4,10 @@ The filters of a first layer can be looked at as pictures: a filter answers most
 At first they are random numbers; what training adds is a sum of patches of images, each times how much its answer
 mattered: dw = Σ dy·patch.  Neighbouring pixels of an image are alike, so what is added is smooth.
 
-How smooth a filter w is, is measured by the correlation of neighbouring weights, Σ w[i]·w[i + 1] / Σ w[i]², along rows
-and along columns: about 0 for random numbers, 1 for what does not change at all.  If it comes from the images, it must
-be absent where neighbouring pixels have nothing in common.  So a second network learns from the same images with their
+How smooth a filter w is, is measured by the correlation of neighbouring weights, the mean of w[i]·w[i + 1] over the
+mean of w[i]², along rows and along columns: about 0 for random numbers, 1 for what does not change at all.  Weight
+decay lets the random start fade, so that what was learnt is seen.  If smoothness comes from the images, it must be
+absent where neighbouring pixels have nothing in common.  So a second network learns from the same images with their
 pixels in another order, one that is the same for all images.
 
 The figure shows eight filters of 7×7 before and after training (blue is negative, red positive), what each answers to
@@ -46,9 +47,9 @@ def network() -> Sequential:
 
 def smoothness(w: np.ndarray) -> np.ndarray:
     """Return the correlation of neighbouring weights of each filter, (OC, 1, K, K) -> (OC,)."""
-    rows = (w[:, :, 1:] * w[:, :, :-1]).sum(axis=(1, 2, 3))
-    columns = (w[:, :, :, 1:] * w[:, :, :, :-1]).sum(axis=(1, 2, 3))
-    return (rows + columns) / 2 / (w**2).sum(axis=(1, 2, 3))
+    rows = (w[:, :, 1:] * w[:, :, :-1]).mean(axis=(1, 2, 3))
+    columns = (w[:, :, :, 1:] * w[:, :, :, :-1]).mean(axis=(1, 2, 3))
+    return (rows + columns) / 2 / (w**2).mean(axis=(1, 2, 3))
 
 
 (x, y), (x_test, y_test) = images("train"), images("test")
