@@ -300,3 +300,43 @@ def test_it_fits_its_window(browser, model, examples, tmp_path, width, scheme):
             button.click()
             assert page.evaluate("document.documentElement.scrollWidth") == width
         assert "<dog>" in page.inner_text("#class")
+
+
+def test_tab_goes_past_the_other_layers(page, model):
+    open_layer(page, "conv")
+    page.locator("#strip [aria-current=true]").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('figure').dataset.role") == "x"
+
+
+def test_a_second_click_lets_go(page, model):
+    open_layer(page, "conv")
+    stage = page.locator("[data-role=y] .stage")
+    stage.click(position={"x": 5, "y": 5})
+    held = page.evaluate("state.point")
+    stage.hover(position={"x": 60, "y": 60})
+    assert page.evaluate("[state.pinned, state.point]") == [True, held]
+    stage.click(position={"x": 5, "y": 5})
+    stage.hover(position={"x": 60, "y": 60})
+    assert page.evaluate("state.pinned") is False
+    assert page.evaluate("state.point") != held
+
+
+def test_the_bar_of_the_layer_shown_stands_out(page, model):
+    for path in ("conv", "bn"):
+        open_layer(page, path)
+        marked = page.evaluate("[...document.querySelectorAll('#chart rect[fill*=mark]')].map((r) => +r.dataset.layer)")
+        assert set(marked) == {page.evaluate("state.layer")}
+
+
+@pytest.mark.parametrize("role", ["x", "dy", "w"])
+def test_on_a_phone_the_map_and_what_is_said_of_it_are_both_in_sight(browser, model, examples, tmp_path, role):
+    path = write(study_network(model, examples, CLASSES, "small"), tmp_path / "small.html")
+    with visit(browser, path, 390, 844) as page:
+        page.wait_for_selector("body[data-ready=yes]")
+        open_layer(page, "conv")
+        page.locator(f"[data-role={role}] .stage").click(position={"x": 20, "y": 20})
+        map_, panel = (page.locator(s).bounding_box() for s in (f"[data-role={role}] .stage", "#said"))
+        assert map_["y"] >= 0
+        assert map_["y"] + map_["height"] <= panel["y"]
+        assert panel["y"] + 100 <= 844

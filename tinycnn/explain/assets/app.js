@@ -2,6 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const state = { sample: 0, label: "", layer: 0, cx: 0, cy: 0, o: 0, point: null, pinned: false, maps: [] };
+const narrow = matchMedia("(max-width: 900px)"); // as in explain.css: the panel lies below the maps
 const LOSS = study.layers.length; // the place after the last layer
 
 const sample = () => study.samples[state.sample];
@@ -31,9 +32,10 @@ function viewOf(number) {
 function drawChoices() {
   const images = study.samples.map((s, i) => `<option value="${i}">${escaped(s.name)}${hasLoss() ? `: ${escaped(study.classes[s.label])}` : ""}</option>`);
   byId("choices").innerHTML = `<canvas id="image" role="img" aria-label="the image"></canvas>
-    <label>image <select id="sample">${images.join("")}</select></label>
+    <label>${hasLoss() ? "image" : "input"} <select id="sample">${images.join("")}</select></label>
     ${hasLoss() ? '<label>class whose loss is sent back <select id="class"></select></label>' : ""}`;
   byId("sample").onchange = (event) => choose(Number(event.target.value), null);
+  if (!hasLoss()) byId("way").textContent = "One input goes forward; a gradient drawn at random comes back.";
   if (hasLoss()) byId("class").onchange = (event) => choose(state.sample, event.target.value);
 }
 
@@ -111,17 +113,21 @@ function paintStrip() {
 // ---- one layer -------------------------------------------------------------------------------------------------
 
 function open(number) {
-  const moved = number !== state.layer;
+  const moved = number !== state.layer, first = !byId("strip").querySelector("[aria-current=true]");
   state.layer = number;
   for (const button of byId("strip").querySelectorAll("button")) {
     const current = Number(button.dataset.layer) === number;
     button.setAttribute("aria-current", current);
-    if (current && moved) button.scrollIntoView({ block: "nearest", inline: "center" });
+    button.tabIndex = current ? 0 : -1; // Tab goes on to the maps, not through every layer: arrow keys do that
+    if (current && (moved || first)) button.scrollIntoView({ block: "nearest", inline: "center" });
   }
+  for (const bar of byId("chart").querySelectorAll("rect")) bar.setAttribute("fill", barColour(Number(bar.dataset.layer)));
   if (moved) Object.assign(state, { cx: 0, cy: 0, o: 0, point: null, pinned: false });
+  byId("work").classList.toggle("held", state.pinned);
   byId("maps").replaceChildren();
   state.maps = [];
   byId("source").hidden = number === LOSS;
+  byId("hint").hidden = true;
   if (number === LOSS) return openLoss();
   const layer = study.layers[number], v = viewOf(number);
   byId("name").textContent = `${layer.path} · ${layer.text}`;
@@ -149,7 +155,7 @@ function drawMaps(v) {
   byId("maps").className = weighted ? "" : "two";
   const channel = (role) => () => (role.endsWith("x") ? state.cx : role.endsWith("w") ? weightChannel(v) : state.cy);
   const add = (role, array, title, diverging, padding = none) => {
-    if (!array) return byId("maps").append(Object.assign(document.createElement("p"), { className: "soft", textContent: role === "dw" ? "dL/dw is not embedded for this pass; point at w, and it is worked out" : `${title}: none came` }));
+    if (!array) return byId("maps").append(Object.assign(document.createElement("p"), { className: "soft", textContent: role === "dw" ? "dL/dw is not embedded for this pass; point at w, and it is worked out" : `${title}: none by itself, the layer around adds it up in place` }));
     const map = { role, array, title, diverging, pad: padding, back: role.startsWith("d"), channel: channel(role), label: `${role} of ${v.layer.path}: arrow keys move` };
     if (!role.endsWith("w")) map.step = (by) => stepChannel(role, by);
     byId("maps").append(buildMap(map, pointAt));
@@ -161,6 +167,7 @@ function drawMaps(v) {
   add("dx", v.dx, "dL/dx, passed on", true, pad);
   if (weighted) add("dw", v.dw && filterOf(v.dw, v), "dL/dw", true);
   add("dy", v.dy, "dL/dy, came back", true);
+  byId("hint").hidden = false;
   state.maps.forEach(repaint);
 }
 
@@ -205,12 +212,17 @@ function pointAt(map, h, w, pin) {
   if (state.pinned && !pin) return;
   const same = state.point && state.point.role === map.role && state.point.h === h && state.point.w === w;
   if (same && !pin) return;
-  point(map.role, h, w, pin);
+  point(map.role, h, w, pin && !(same && state.pinned));
+  if (!state.pinned || !narrow.matches) return;
+  const panel = byId("said").getBoundingClientRect(), top = Math.min(panel.top, innerHeight - panel.height);
+  const covered = map.figure.getBoundingClientRect().bottom - top;
+  if (covered > 0) scrollBy(0, Math.ceil(covered) + 4); // the map comes out from under the panel
 }
 
 function point(role, h, w, pin) {
   const v = viewOf(state.layer), explain = (explainers[v.layer.kind] ?? explainers.other)[role];
   Object.assign(state, { point: { role, h, w }, pinned: pin });
+  byId("work").classList.toggle("held", pin); // on a phone the panel then stays in sight
   if (!explain || !v[role]) return;
   const said = explain(v, h, w);
   if (said.o !== undefined && said.o !== state.o) { state.o = said.o; return refresh(); }
@@ -230,7 +242,9 @@ function say(said) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") state.pinned = false;
+  if (event.key !== "Escape") return;
+  state.pinned = false;
+  byId("work").classList.remove("held");
 });
 
 // ---- proof, formula, source ------------------------------------------------------------------------------------
@@ -254,6 +268,8 @@ function drawBook(layer) {
 
 // ---- gradients by depth ----------------------------------------------------------------------------------------
 
+const barColour = (i) => `var(--${i === state.layer ? "mark" : "warm"})`;
+
 function drawDepth() {
   const norms = pass().norms, width = 420, height = 190, left = 46, bottom = 24;
   const panels = [["‖dL/dy‖, the gradient that comes to each layer", (n) => n.dy], ["variance of dL/dy", (n) => n.variance], ["‖dL/dw‖, of its parameters", (n) => n.dw]];
@@ -261,10 +277,10 @@ function drawDepth() {
     const values = norms.map(get), logs = values.filter((v) => v > 0).map(Math.log10);
     const low = Math.floor(Math.min(...logs)), high = Math.max(Math.ceil(Math.max(...logs)), low + 1);
     const step = (width - left) / Math.max(values.length, 1), y = (v) => 20 + ((high - Math.log10(v)) / (high - low)) * (height - bottom - 20);
-    const bars = values.map((v, i) => v > 0 ? `<rect x="${left + i * step + step * 0.15}" y="${y(v)}" width="${step * 0.7}" height="${height - bottom - y(v)}" fill="var(--${i === state.layer ? "mark" : "warm"})" data-layer="${i}"><title>${escaped(study.layers[i].path)}: ${show(v)}</title></rect>` : "");
+    const bars = values.map((v, i) => v > 0 ? `<rect x="${left + i * step + step * 0.15}" y="${y(v)}" width="${step * 0.7}" height="${height - bottom - y(v)}" fill="${barColour(i)}" data-layer="${i}"><title>${escaped(study.layers[i].path)}: ${show(v)}</title></rect>` : "");
     const lines = Array.from({ length: high - low + 1 }, (_, k) => low + k).map((e) => `<line x1="${left}" x2="${width}" y1="${y(10 ** e)}" y2="${y(10 ** e)}" stroke="var(--line)"/><text x="${left - 6}" y="${y(10 ** e) + 4}" text-anchor="end">10${raised(e)}</text>`);
     return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}"><text x="${left}" y="11">${title}</text>${lines.join("")}${bars.join("")}
-      <text x="${left}" y="${height - 6}">input</text><text x="${width}" y="${height - 6}" text-anchor="end">loss</text></svg>`;
+      <text x="${left}" y="${height - 6}">input</text><text x="${width}" y="${height - 6}" text-anchor="end">${hasLoss() ? "loss" : "output"}</text></svg>`;
   }).join("");
 }
 
@@ -273,7 +289,9 @@ function drawDepth() {
 function begin() {
   byId("notes").innerHTML = [...study.notes, `Arrays are embedded as ${study.precision}.`].map((note) => `<p>${escaped(note)}</p>`).join("");
   byId("chart").addEventListener("click", (event) => event.target.dataset.layer && open(Number(event.target.dataset.layer)));
-  state.layer = Math.max(study.layers.findIndex((layer) => layer.shown), 0);
+  // A block by itself is what was asked for: it comes before the layers within it.
+  state.layer = Math.max(study.layers.findIndex((layer) => layer.shown && (hasLoss() || !layer.place)), 0);
+  byId("depth").hidden = study.layers.length < 2;
   drawChoices();
   drawStrip();
   dark.addEventListener("change", () => choose(state.sample, state.label));

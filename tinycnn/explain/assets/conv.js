@@ -49,11 +49,11 @@ function convOutput(v, oh, ow) {
   const channels = CG > 1 ? `<h3>The sum, channel by channel</h3>${list(["c", "Σ w·x"], byChannel.map((s, k) => [String(first + k), s]), "sums by channel")}` : "";
   return {
     marks: { x: windowMarks(v, oh, ow), y: [[oh, ow, 1, 1]] },
-    html: formula(`y${place(o, oh, ow)} = b[${o}] + Σ w[${o}, c, kh, kw] · x[c, ${rows.S}·${oh} + ${rows.D}·kh − ${rows.P}, ${columns.S}·${ow} + ${columns.D}·kw − ${columns.P}]`)
-      + agreement(`b + Σ = ${show(b)} + ${show(sumOf(products))}`, b + sumOf(products), at(v.y, o, oh, ow), absolute(products) + Math.abs(b))
-      + `<div class="grids">${grid(span((kh, kw) => pixel(v.cx, kh, kw)), `patch of x[${v.cx}]`)}${op("·")}
-        ${grid(span((kh, kw) => weight(v, o, c, kh, kw)), `filter w[${o}, ${c}]`)}${op("=")}
-        ${grid(span((kh, kw) => (pixel(v.cx, kh, kw) ?? 0) * weight(v, o, c, kh, kw)), "products")}</div>`
+    html: formula(`y${place(o, oh, ow)} = ${v.b ? `b[${o}] + ` : ""}Σ w[${o}, c, kh, kw] · x[c, ${rows.S}·${oh} + ${rows.D}·kh − ${rows.P}, ${columns.S}·${ow} + ${columns.D}·kw − ${columns.P}]`)
+      + agreement(v.b ? `b + Σ = ${show(b)} + ${show(sumOf(products))}` : "Σ", b + sumOf(products), at(v.y, o, oh, ow), absolute(products) + Math.abs(b))
+      + `<div class="grids">${grid(span((kh, kw) => pixel(v.cx, kh, kw)), `patch of x[${v.cx}]`)}
+        ${after("·", grid(span((kh, kw) => weight(v, o, c, kh, kw)), `filter w[${o}, ${c}]`))}
+        ${after("=", grid(span((kh, kw) => (pixel(v.cx, kh, kw) ?? 0) * weight(v, o, c, kh, kw)), "products"))}</div>`
       + channels
       + `<h3>The row of im2col, ${terms.length} numbers, times the filter as a column</h3>`
       + list(["k", "kh, kw, c", "cols[m, k]", "w", "product"], terms, "row of im2col"),
@@ -97,8 +97,9 @@ function convGradient(v, oh, ow) {
   return {
     back: true, marks: { x: windowMarks(v, oh, ow), y: [[oh, ow, 1, 1]] },
     html: formula(`dy${place(o, oh, ow)} = ${show(dy)} goes back to each pixel of its patch, times the weight it came through`)
-      + `<div class="grids"><div class="num">${show(dy)}</div>${op("·")}${grid(span((kh, kw) => weight(v, o, c, kh, kw)), `filter w[${o}, ${c}]`)}
-        ${op("=")}${grid(span((kh, kw) => dy * weight(v, o, c, kh, kw)), `its share of dx[${v.cx}]`)}</div>`,
+      + `<div class="grids"><div class="num">${show(dy)}</div>
+        ${after("·", grid(span((kh, kw) => weight(v, o, c, kh, kw)), `filter w[${o}, ${c}]`))}
+        ${after("=", grid(span((kh, kw) => dy * weight(v, o, c, kh, kw)), `its share of dx[${v.cx}]`))}</div>`,
   };
 }
 

@@ -12,8 +12,8 @@ function linearOutput(v, h, w) {
   const terms = Array.from(v.x.data, (x, i) => [`${i}`, x, v.w.data[o * F + i], x * v.w.data[o * F + i]]), products = terms.map((t) => t[3]);
   return {
     o, marks: { y: [[h, w, 1, 1]] },
-    html: formula(`y[${o}] = b[${o}] + Σ w[${o}, i] · x[i] over ${F} inputs`)
-      + agreement(`b + Σ = ${show(b)} + ${show(sumOf(products))}`, b + sumOf(products), v.y.data[o], absolute(products) + Math.abs(b))
+    html: formula(`y[${o}] = ${v.b ? `b[${o}] + ` : ""}Σ w[${o}, i] · x[i] over ${F} inputs`)
+      + agreement(v.b ? `b + Σ = ${show(b)} + ${show(sumOf(products))}` : "Σ", b + sumOf(products), v.y.data[o], absolute(products) + Math.abs(b))
       + largest(["i", "x", `w[${o}, i]`, "product"], terms, "terms of the sum"),
   };
 }

@@ -129,9 +129,9 @@ function repaint(map) {
   on.onclick = () => map.step(1);
 }
 
-// Outline cells: rectangles [h, w, height, width]; the first is where one points if `here`.
+// Outline cells: rectangles [h, w, height, width]; the first is where one points if `here`, or stands out as `true` says.
 function mark(map, rectangles, here = false) {
   map.figure.querySelector("svg").innerHTML = rectangles
-    .map(([h, w, height, width], i) => `<rect ${here && !i ? 'class="here"' : ""} x="${w}" y="${h}" width="${width}" height="${height}"/>`)
+    .map(([h, w, height, width, strong], i) => `<rect ${strong || (here && !i) ? 'class="here"' : ""} x="${w}" y="${h}" width="${width}" height="${height}"/>`)
     .join("");
 }

@@ -65,7 +65,8 @@ function responseCell(v, h, w) {
   const terms = [direct, ...rows.map((r) => r[4])];
   html += "<h3>Back: as a factor of its own output, and through the sums it is in</h3>"
     + agreement("dx", sumOf(terms), v.dx ? at(v.dx, c, h, w) : null, absolute(terms))
-    + list(["way", "dy[j]", "x[j]", "s[j]", "−2αβ·x[c]·dy[j]·x[j]·s[j]^(−β−1)"], [["direct: dy·s^(−β)", at(v.dy, c, h, w), x, s(c), direct], ...rows.map(([j, ...rest]) => [`through s[${j}]`, ...rest])], "terms of dx");
+    + list(["way", "dy[j]", "x[j]", "s[j]", "comes back"], [["direct: dy·s^(−β)", at(v.dy, c, h, w), x, s(c), direct], ...rows.map(([j, ...rest]) => [`through s[${j}]`, ...rest])], "terms of dx")
+    + '<p class="soft">Through s[j] comes −2αβ · x[c] · dy[j] · x[j] · s[j]^(−β−1).</p>';
   return { marks: here(h, w), back: true, html };
 }
 

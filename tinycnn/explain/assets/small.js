@@ -39,7 +39,7 @@ function poolOutput(v, oh, ow) {
     const [i, j] = winner(v, c, oh, ow), won = cells[i][j];
     const dy = v.dy ? `<p>On the way back all of dy = ${show(at(v.dy, c, oh, ow))} goes to the winner, nothing to the others.</p>` : "";
     return {
-      marks: { ...marks, x: [[...won, 1, 1], ...marks.x] },
+      marks: { ...marks, x: [...marks.x, [...won, 1, 1, true]] },
       html: formula(`y${place(c, oh, ow)} = max over its window; the winner is x${place(c, ...won)}`)
         + agreement("max", Math.max(...numbers), at(v.y, c, oh, ow), 0) + `<div class="grids">${grid(values, `window of x[${c}]`, [i, j])}</div>` + dy,
     };

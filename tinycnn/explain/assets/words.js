@@ -12,7 +12,8 @@ function grid(rows, caption, won = null) {
   return `<div><small>${caption}</small><table class="grid">${body}</table></div>`;
 }
 
-const op = (sign) => `<div class="op">${sign}</div>`;
+// What follows a sign goes with it into the next line.
+const after = (sign, table) => `<div class="after"><div class="op">${sign}</div>${table}</div>`;
 
 // A list that scrolls: head, then rows of texts and numbers.
 function list(head, rows, label) {
