@@ -21,7 +21,7 @@ from headless import chromium, visit  # noqa: E402
 
 # name: page, size of the window, what is done there, what is then scrolled to
 SHOTS = {
-    "explorer_convolution": ("run", (1280, 1000), ["open(0)", "point('y', 12, 9, true)"], "nav"),
+    "explorer_convolution": ("run", (1280, 960), ["open(0)", "point('y', 12, 9, true)"], "nav"),
     "explorer_col2im": (
         "run",
         (1280, 640),
