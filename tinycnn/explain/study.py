@@ -149,7 +149,7 @@ def study_layer(layer: Layer, x: Array, title: str, seed: int = 0, checks: bool 
         visits = record(layer, example.x, lambda y: rng.uniform(-1, 1, y.shape).astype(y.dtype))
         return visits, {"loss": None, "p": []}
 
-    builder = _Builder(layer, [Example(x[:1], 0, "an input without ties")], run, (), checks, ROOM)
+    builder = _Builder(layer, [Example(x[:1], 0, "numbers in random order")], run, (), checks, ROOM)
     study = builder.build(lambda i, p: [0])
     study.notes.append("The gradient that comes to the end, dL/dy, is drawn at random.")
     study.data |= {"title": title, "classes": [], "loss": ""}
