@@ -13,8 +13,8 @@ import typer
 from ..messages import counted, nearest
 from .data import ready
 from .errors import bad_input
-from .images import bright_border, read_image
-from .trained import Trained, check_fits, newest_run, open_trained
+from .images import read_image
+from .trained import Trained, as_input, images_of, looks_inverted, newest_run, open_trained
 
 DEFAULT_IMAGES = (7, 8, 9)
 
@@ -131,7 +131,8 @@ def _network(target: str, name: str | None, data_dir: Path | None) -> Trained:
     dataset = data.load(name, "test", data_dir)
     model = models.create(target, dataset.num_classes, dataset.shape[0])
     size = models.architecture(target).input_shape[1:]
-    how = {"data": name, "classes": dataset.classes, "image_size": dataset.shape[1:], "input_size": size}
+    how = {"data": name, "classes": dataset.classes, "mean": dataset.mean, "image_size": dataset.shape[1:]}
+    how["input_size"] = size
     scale = data.Normalize(tuple(dataset.mean), tuple(dataset.std), str(next(model.parameters()).dtype))
     return Trained(Path(target), model, model.architecture, how, scale, {})
 
@@ -140,14 +141,13 @@ def _network(target: str, name: str | None, data_dir: Path | None) -> Trained:
 
 
 def _own_image(network: Trained, image: Path, invert: bool, target_class: str | None) -> list[Any]:
-    from .. import data
     from ..explain import Example
 
-    how, channels = network.how, network.architecture["in_channels"]
-    raw, classes = read_image(image, channels, invert), [str(name) for name in how["classes"]]
+    raw = read_image(image, network.architecture["in_channels"], invert)
+    classes = [str(name) for name in network.how["classes"]]
     wanted = None if target_class is None else _number(target_class, classes)
     (H, W), (h, w) = network.input_size, raw.shape[2:]
-    x = network.scale(data.fit_images(data.fit_images(raw, tuple(how["image_size"])), (H, W)))
+    x = as_input(network, raw)
     believed = int(network.model.eval().forward(x)[0].argmax())
     words = []
     if (h, w) != (H, W):
@@ -157,7 +157,7 @@ def _own_image(network: Trained, image: Path, invert: bool, target_class: str | 
             f"Nobody has said what {image.name} shows: the loss is that of class {classes[believed]}, which the "
             "network believes in most; --class NAME takes another."
         )
-    if channels == 1 and not invert and bright_border(raw):
+    if not invert and looks_inverted(network, raw):
         words.append(f"{image.name} is bright at its border: if it is ink on paper, use --invert.")
     return [Example(x, believed if wanted is None else wanted, image.name, notes=tuple(words))]
 
@@ -166,14 +166,10 @@ def _test_images(
     network: Trained, name: str | None, data_dir: Path | None, index: list[int] | None, target_class: str | None
 ) -> list[Any]:
     from ..explain import Example
-    from ..train.images import fitted, for_evaluation, load
+    from ..train.images import fitted, for_evaluation
 
     how = network.how
-    options = network.settings.get("data_options", {}) if name in (None, how["data"]) else {}
-    name, data_dir = name or how["data"], data_dir or network.settings.get("data_dir")
-    ready(name, data_dir)
-    dataset = load(name, "test", data_dir, **options)
-    check_fits(network, dataset)
+    dataset, name = images_of(network, name, data_dir), name or how["data"]
     target = None if target_class is None else _number(target_class, [str(name) for name in how["classes"]])
     wanted = index or [i for i in DEFAULT_IMAGES if i < len(dataset)] or [0]
     for i in wanted:

@@ -12,6 +12,7 @@ from .. import parallel
 from ..messages import nearest
 from .convert import network_of
 from .data import ready
+from .images import bright_border
 
 NORMALIZATIONS = ("imagenet", "cifar10", "inception", "none")
 SPLITS = ("test", "train", "validation")
@@ -161,21 +162,49 @@ def loader_for(
     """
     from ..backend import device_of
     from ..data import registry
-    from ..train.images import fitted, for_evaluation, load
+    from ..train.images import fitted, for_evaluation
 
-    how, normalize = trained.how, trained.how.get("normalize", "standard")
-    options = trained.settings.get("data_options", {}) if name in (None, how["data"]) else {}
-    name, data_dir = name or how["data"], data_dir or trained.settings.get("data_dir")
-    ready(name, data_dir)
-    size = trained.input_size
-    if scales and normalize == "standard" and "shorter" in registry.entry(name).options:
+    normalize, size, larger = trained.how.get("normalize", "standard"), trained.input_size, dict[str, Any]()
+    if scales and normalize == "standard" and "shorter" in registry.entry(name or trained.how["data"]).options:
         size = max(scales), max(scales)
-        options = {**options, "size": size, "shorter": max(scales)}
-    published = load(name, "train" if split == "validation" else split, data_dir, **options)
-    dataset = _split(trained, published, split)
-    check_fits(trained, dataset)
-    dataset = fitted(dataset, size)
+        larger = {"size": size, "shorter": max(scales)}
+    dataset = fitted(images_of(trained, name, data_dir, split, **larger), size)
     return for_evaluation(dataset, trained.scale, normalize, device_of(trained.like)), dataset
+
+
+def images_of(trained: Trained, name: str | None, data_dir: Path | None, split: str = "test", **options: Any) -> Any:
+    """Return a dataset whose images fit the network, in the sizes they have.
+
+    Args:
+        trained, name, data_dir, split: as those of `loader_for`.
+        options: of the dataset, before those that the network's run had.
+
+    Raises:
+        ValueError, OSError: no such data, or they do not fit the network.
+    """
+    from ..train.images import load
+
+    known = trained.settings.get("data_options", {}) if name in (None, trained.how["data"]) else {}
+    name, data_dir = name or trained.how["data"], data_dir or trained.settings.get("data_dir")
+    ready(name, data_dir)
+    published = load(name, "train" if split == "validation" else split, data_dir, **{**known, **options})
+    dataset = _split(trained, published, split)
+    _check_fits(trained, dataset)
+    return dataset
+
+
+def as_input(trained: Trained, pixels: Any) -> Any:
+    """Return one image (1, C, h, w) as the network takes it: in the size of its dataset's, then in its own, scaled."""
+    from ..data import fit_images
+
+    for size in (trained.how["image_size"], trained.input_size):
+        pixels = fit_images(pixels, tuple(size))
+    return trained.scale(pixels)
+
+
+def looks_inverted(trained: Trained, pixels: Any) -> bool:
+    """Whether a grey image (1, 1, h, w) seems to be ink on paper, where the network has learnt from bright on dark."""
+    return trained.architecture["in_channels"] == 1 and max(trained.how["mean"]) < 0.5 and bright_border(pixels)
 
 
 def _split(trained: Trained, dataset: Any, split: str) -> Any:
@@ -190,7 +219,7 @@ def _split(trained: Trained, dataset: Any, split: str) -> Any:
     return divide(dataset, settings.get("fraction", 1), settings["val_fraction"], settings["seed"])[1]
 
 
-def check_fits(trained: Trained, dataset: Any) -> None:
+def _check_fits(trained: Trained, dataset: Any) -> None:
     """Raise ValueError if a dataset's images have other channels than the network takes, or other classes."""
     C, K = trained.architecture["in_channels"], len(trained.how["classes"])
     if dataset.shape[0] != C or dataset.num_classes != K:

@@ -13,9 +13,9 @@ import typer
 
 from .convert import ArgumentOption, DropOption, KeyOption, RenameOption
 from .errors import bad_input
-from .images import bright_border, read_image
+from .images import read_image
 from .look import Look, Measured, class_table, more_words_for, one_dataset, sizes, summary, words_for
-from .trained import Trained, open_foreign, open_trained
+from .trained import Trained, as_input, looks_inverted, open_foreign, open_trained
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file.")]
 CheckpointsArgument = Annotated[
@@ -200,7 +200,7 @@ def predict(
         {"image": str(path), **_ranking(p, how["classes"], top)} for path, p in zip(images, probabilities, strict=True)
     ]
     for path, x in zip(images, pixels, strict=True):
-        if not invert and max(how["mean"]) < 0.5 and bright_border(x):
+        if not invert and looks_inverted(trained, x):
             hint = "is dark on bright, unlike the training images: try --invert"
             typer.echo(f"tinycnn: note: {path} {hint}", err=True)
     if json_line:
@@ -214,15 +214,12 @@ def predict(
 
 
 def _probabilities(trained: Trained, pixels: list[np.ndarray]) -> list[np.ndarray]:
-    from .. import data
     from ..backend import device_of, to_device, to_numpy
     from ..losses import softmax
 
     found = []
     for x in pixels:
-        for size in (trained.how["image_size"], trained.input_size):
-            x = data.fit_images(x, tuple(size))
-        logits = trained.model.forward(to_device(trained.scale(x), device_of(trained.like)))
+        logits = trained.model.forward(to_device(as_input(trained, x), device_of(trained.like)))
         found.append(to_numpy(softmax(logits))[0])
     return found
 
