@@ -230,7 +230,7 @@ class _Builder:
         """Return a store with the first pass of the layers that fit into it, and which these are."""
         weights = sum(a.size for i in self.wanted for a in self.first[self.layers[i]].gradients.values())
         for kept in (4, 3):
-            if 2 * weights * kept > 2 * self.room:  # weights and their gradients alone: it is not even tried
+            if weights * kept > self.room:  # with their gradients twice the room, as below: it is not even tried
                 continue
             store = Store(kept)
             self._put_all(store, self.wanted)
